@@ -1,0 +1,58 @@
+"""A PyTorch training runner in which every mount point is a typed event on an async bus."""
+
+# General layout, from the bottom to the top; imports only go down:
+#
+#   asyncrunner_events   the events, and their form on the wire (pydantic only)
+#   bus, journal         delivery; a file of events (anyio, no torch)
+#   device, checkpoint   waiting for the device; files that survive (torch)
+#   loops, evaluation    training, validation, test: every mount point in plain sight
+#   subscribers          what listens by default: console, progress
+#   runner               model, optimizers, loops and a bus, put together
+#   script, cli          `asyncrunner run train.py`
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from . import events as events
+    from .bus import Bus as Bus
+    from .evaluation import TestLoop as TestLoop
+    from .evaluation import ValLoop as ValLoop
+    from .loops import EpochTrainLoop as EpochTrainLoop
+    from .loops import IterTrainLoop as IterTrainLoop
+    from .runner import Runner as Runner
+    from .subscription import Subscription as Subscription
+
+__version__ = "0.1.0"
+__all__ = [
+    "Bus",
+    "EpochTrainLoop",
+    "IterTrainLoop",
+    "Runner",
+    "Subscription",
+    "TestLoop",
+    "ValLoop",
+    "errors",
+    "events",
+]
+
+_HOME = {
+    "Bus": "bus",
+    "EpochTrainLoop": "loops",
+    "IterTrainLoop": "loops",
+    "Runner": "runner",
+    "Subscription": "subscription",
+    "TestLoop": "evaluation",
+    "ValLoop": "evaluation",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Each is imported when it is first used: torch takes 1.5 s and 240 MB, pydantic and the
+    # events 0.15 s, and `asyncrunner --help` needs neither.
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in ("errors", "events"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

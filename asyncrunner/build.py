@@ -1,0 +1,71 @@
+"""From what a Runner was given to what a loop works on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .errors import ConfigurationError
+
+Model = nn.Module | Callable[[], nn.Module]
+Optimizers = Optimizer | Mapping[str, Optimizer] | Callable[[nn.Module], Any]
+
+
+def build_model(model: Model, device: torch.device) -> nn.Module:
+    """Return the model on the device; it is made now if a function was given.
+
+    Raises:
+        ConfigurationError: If there is no module.
+    """
+    given: Any = model
+    built: Any = given() if callable(given) and not isinstance(given, nn.Module) else given
+    if not isinstance(built, nn.Module):
+        raise ConfigurationError(
+            f"model must be an nn.Module or a function that returns one, got {built!r}"
+        )
+    return built.to(device)
+
+
+def build_optimizers(given: Optimizers | None, model: nn.Module) -> dict[str, Optimizer]:
+    """Return the optimizers by name; one without a name is called `default`.
+
+    Raises:
+        ConfigurationError: If something among them is no optimizer.
+    """
+    if given is None:
+        return {}
+    built: Any = given
+    if not isinstance(given, Optimizer | Mapping):
+        built = given(model)
+    named = {"default": built}
+    if isinstance(built, Mapping):
+        named = dict(cast("Mapping[str, Any]", built))
+    for name, optimizer in named.items():
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigurationError(
+                f"optimizer {name!r} must be a torch.optim.Optimizer, a dict of them, or a "
+                f"function of the model that returns either, got {optimizer!r}"
+            )
+    return named
+
+
+def check_names(steps: Mapping[str, object], optimizers: Mapping[str, object]) -> None:
+    """Refuse steps without an optimizer, and optimizers without a step.
+
+    Raises:
+        ConfigurationError: With the names that miss their other half.
+    """
+    if steps.keys() == optimizers.keys():
+        return
+    without_optimizer = sorted(steps.keys() - optimizers.keys())
+    without_step = sorted(optimizers.keys() - steps.keys())
+    raise ConfigurationError(
+        "each train step needs the optimizer of its name: "
+        + "; ".join(
+            f"no {what} for {', '.join(map(repr, names))}"
+            for what, names in (("optimizer", without_optimizer), ("step", without_step))
+            if names
+        )
+    )

@@ -1,0 +1,24 @@
+"""How an error is told: what is wrong and in which line of the user's, without our own frames."""
+
+import typer
+
+from ..user_code import user_line, user_traceback
+
+__all__ = ["explain", "explain_failure"]
+
+
+def explain(error: BaseException) -> None:
+    """Say what was refused and which line of the user's code asked for it."""
+    typer.echo(f"error: {error}", err=True)
+    for note in getattr(error, "__notes__", []):
+        typer.echo(note, err=True)
+    if line := user_line(error):
+        typer.echo(f"  at {line}", err=True)
+
+
+def explain_failure(error: BaseException, in_run_dir: str) -> None:
+    """Show what training raised, from the runner's frames on; the last line sums it up."""
+    typer.echo(user_traceback(error), err=True)
+    first_line = next(iter(str(error).splitlines()), "")
+    message = f"{type(error).__name__}: {first_line}".rstrip(": ")
+    typer.echo(f"failed: {message}{in_run_dir}", err=True)

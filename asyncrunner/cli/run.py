@@ -1,0 +1,216 @@
+"""`asyncrunner run train.py`: find the runner in a script and run it."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ConfigurationError, RunDirError, ScriptError, SubscriptionError
+from ..launch import watching
+from .failure import explain_failure
+from .signals import interrupts
+
+if TYPE_CHECKING:
+    from ..script import Found
+    from ..settings import Settings
+
+__all__ = ["run"]
+
+# What says that a run could not begin as it was asked to; anything else is raised by training.
+_REFUSALS = (ConfigurationError, RunDirError, ScriptError, SubscriptionError)
+
+_Target = Annotated[
+    str, typer.Argument(metavar="TARGET", help="The script: train.py, or train.py:name.")
+]
+_ScriptArgs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SCRIPT_ARGS", help="All that follows belongs to the script."),
+]
+# Text, also where a number is meant: Settings checks them, as it does the variables.
+_Text = str | None
+_RunDir = Annotated[_Text, typer.Option(metavar="DIR", help="The run's own directory.")]
+_Name = Annotated[_Text, typer.Option(metavar="NAME", help="The run's name.")]
+_Seed = Annotated[_Text, typer.Option(metavar="N", help="Seed of all random numbers.")]
+_Device = Annotated[_Text, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 …")]
+_MaxEpochs = Annotated[
+    _Text, typer.Option(metavar="N", help="Epochs to train, of a run counted in epochs.")
+]
+_MaxIters = Annotated[
+    _Text, typer.Option(metavar="N", help="Iterations, of a run counted in iterations.")
+]
+_Limit = Annotated[
+    _Text, typer.Option(metavar="N", help="Batches to use of each set; or train=20,val=5,test=5.")
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Try everything: two iterations, one validation batch.")
+]
+_Progress = Annotated[
+    _Text, typer.Option(metavar="auto|rich|plain|none", help="How progress is shown.")
+]
+_Json = Annotated[
+    bool, typer.Option("--json", help="Events to stdout, one JSON object a line; words to stderr.")
+]
+_Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.toml", help="Values for the parameters of the script's function."),
+]
+
+
+def run(
+    target: _Target,
+    script_args: _ScriptArgs = None,
+    run_dir: _RunDir = None,
+    name: _Name = None,
+    seed: _Seed = None,
+    device: _Device = None,
+    max_epochs: _MaxEpochs = None,
+    max_iters: _MaxIters = None,
+    limit: _Limit = None,
+    dry_run: _DryRun = False,
+    progress: _Progress = None,
+    json: _Json = False,
+    config: _Config = None,
+) -> None:
+    """Train: find the runner in TARGET and run it.
+
+    Options come before TARGET; all that comes after it, even --help, belongs to the script.
+    """
+    from ..settings import Settings
+
+    settings = Settings.from_environment().override(
+        run_dir=run_dir,
+        name=name,
+        seed=seed,
+        device=device,
+        max_epochs=max_epochs,
+        max_iters=max_iters,
+        **_limits(limit),
+        dry_run=dry_run or None,
+        progress=progress,
+        json_stdout=json or None,
+    )
+    os.environ.update(settings.to_environment())
+    report = _Report(target, settings)
+    with _events_alone_on_stdout(settings.json_stdout):
+        _start(report, target, without_separator(script_args), config)
+        report.finished()
+
+
+def without_separator(script_args: Sequence[str] | None) -> list[str]:
+    """Return the script's arguments without the `--` that may stand before them, once."""
+    args = list(script_args or ())
+    return args[1:] if args[:1] == ["--"] else args
+
+
+class _Report:
+    """What is said about a run, and where."""
+
+    def __init__(self, target: str, settings: "Settings") -> None:
+        self._target = target
+        self._settings = settings
+        self._is_chosen = False
+        self._runner: Any = None
+
+    @property
+    def in_run_dir(self) -> str:
+        """Where the run that started last writes, as the end of a sentence."""
+        if self._runner is None or self._settings.dry_run:
+            return ""
+        run_dir = self._settings.run_dir or self._runner.run_dir
+        return f" (run directory: {run_dir})" if run_dir else ""
+
+    def say(self, words: str) -> None:
+        typer.echo(words, err=self._settings.json_stdout)
+
+    def chosen(self, what: str) -> None:
+        if not self._is_chosen:
+            self.say(f"run: {what}")
+        self._is_chosen = True
+
+    def starts(self, runner: Any) -> None:
+        self.chosen(f"{self._target} (a script that starts its run itself)")
+        self._runner = runner
+        # Else the progress says it, in its first line.
+        if (self._settings.progress or runner.progress) == "none" and self.in_run_dir:
+            self.say(self.in_run_dir.strip(" ()"))
+
+    def finished(self) -> None:
+        if self._runner is None:
+            typer.echo(f"{self._target} ended without starting a run", err=True)
+        elif self._settings.dry_run:
+            self.say(self._runner.describe())
+
+
+def _start(report: _Report, target: str, args: Sequence[str], config: Path | None) -> None:
+    from ..script import load
+    from ..user_code import is_launcher_bug
+
+    with interrupts() as signals, watching(report.starts):
+        try:
+            found = load(target, args)
+            if _shows_help(found):
+                raise typer.Exit
+            report.chosen(str(found))
+            found.run(_table(config))
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted{report.in_run_dir}", err=True)
+            raise typer.Exit(signals.exit_code) from None
+        except (typer.Exit, *_REFUSALS):
+            raise
+        except Exception as error:
+            if is_launcher_bug(error):
+                raise
+            explain_failure(error, report.in_run_dir)
+            raise typer.Exit(1) from None
+
+
+def _shows_help(found: "Found") -> bool:
+    if found.kind not in ("function", "runner"):  # a script run as __main__ answers for itself
+        return False
+    if "--help" in found.args:
+        from .script_help import script_help
+
+        typer.echo(script_help(found))
+        return True
+    if found.kind == "runner" and found.args:
+        given = " ".join(found.args)
+        typer.echo(f"note: {found} takes no options; {given} was left to the script", err=True)
+    return False
+
+
+def _table(config: Path | None) -> dict[str, Any] | None:
+    import tomllib
+
+    if config is None:
+        return None
+    if config.suffix != ".toml":
+        raise ScriptError(f"--config must be a TOML file, got {config}")
+    try:
+        return tomllib.loads(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ScriptError(f"--config {config} cannot be read: {error}") from None
+
+
+def _limits(limit: str | None) -> dict[str, str]:
+    if limit is None:
+        return {}
+    if "=" not in limit:
+        return {f"limit_{stage}": limit for stage in ("train", "val", "test")}
+    parts = [part.partition("=") for part in limit.split(",")]
+    wrong = [name for name, _, _ in parts if name.strip() not in ("train", "val", "test")]
+    if wrong:
+        raise ConfigurationError(
+            f"--limit must be N, or train=N,val=N,test=N; got {limit!r} with {wrong[0]!r} in it"
+        )
+    return {f"limit_{name.strip()}": number for name, _, number in parts}
+
+
+@contextlib.contextmanager
+def _events_alone_on_stdout(json: bool) -> Generator[None]:
+    # The runner writes events to sys.__stdout__; a script's own print() would tear the lines.
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        yield

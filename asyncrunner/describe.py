@@ -1,0 +1,43 @@
+"""Who listens to what, as a table."""
+
+from collections.abc import Iterable
+
+from asyncrunner_events import EVENTS, MOUNT_POINTS, Event
+
+from .bus import Bus
+from .subscription import Subscription
+
+
+def subscriber_table(bus: Bus, more: Iterable[type[Event]] = ()) -> str:
+    """Return a table of the mount points, in firing order, with the subscribers of each.
+
+    Blocking ones stand in the order in which they are called, then the background ones. Events
+    that are no mount points, and those in `more`, follow if somebody subscribes to them.
+    """
+    rows = [("mount point", "priority", "mode", "subscriber", "filter")]
+    others = [t for t in (*EVENTS, *_subscribed_types(bus), *more) if t not in MOUNT_POINTS]
+    for event_type in (*MOUNT_POINTS, *dict.fromkeys(others)):
+        route = bus.route(event_type)
+        listeners = [*route.blocking, *(outlet.subscription for outlet in route.outlets)]
+        for place, subscription in enumerate(listeners):
+            rows.append((event_type.kind if place == 0 else "", *_columns(subscription)))
+        if not listeners and event_type in MOUNT_POINTS:
+            rows.append((event_type.kind, "", "", "-", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _subscribed_types(bus: Bus) -> Iterable[type[Event]]:
+    for subscription in bus.subscriptions:
+        yield from (t for t in subscription.event_types if not t.__subclasses__())
+
+
+def _columns(subscription: Subscription) -> tuple[str, str, str, str]:
+    order = str(subscription.order) if subscription.mode == "blocking" else "-"
+    filters = [
+        f"every {subscription.every}" if subscription.every is not None else "",
+        "where" if subscription.where is not None else "",
+        "once" if subscription.once else "",
+    ]
+    return order, subscription.mode, subscription.label, ", ".join(filter(None, filters))

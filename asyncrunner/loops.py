@@ -1,0 +1,290 @@
+"""The train loops: every mount point in the order it is published, between the lines that train.
+
+What each line publishes::
+
+    BeforeTrain
+    while epoch < max_epochs and not stopping:
+        BeforeTrainEpoch
+        for batch in loader:
+            BeforeTrainIter
+            loss = step(model, batch)               # for each optimizer in turn
+            BeforeBackward
+            loss.backward()
+            AfterBackward
+            BeforeOptimizerStep                     # once per accumulation group
+            optimizer.step()
+            AfterOptimizerStep
+            AfterTrainIter
+            iter += 1
+        AfterTrainEpoch
+        epoch += 1
+        validation, if it is due
+    AfterTrain
+
+Counters, order and arguments are those of MMEngine's EpochBasedTrainLoop and IterBasedTrainLoop.
+What differs: a stop request is heeded after every iteration; after an error `AfterTrain` is
+published all the same; and nothing here waits for the device but where a comment says so.
+Validation is in `evaluation.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Any, TypedDict
+
+from asyncrunner_events import (
+    AfterBackward,
+    AfterOptimizerStep,
+    AfterTrain,
+    AfterTrainEpoch,
+    AfterTrainIter,
+    BeforeBackward,
+    BeforeOptimizerStep,
+    BeforeTrain,
+    BeforeTrainEpoch,
+    BeforeTrainIter,
+    MetricsReady,
+)
+
+from .batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
+from .device import to_device
+from .optimize import Gradients, parameters_of
+from .schedule import positive_int
+from .state import RunState
+from .steps import Step, StepFunction, loss_of, scalars_in
+from .tree import detached
+
+
+class _Place(TypedDict):
+    batch_idx: int
+    num_batches: int | None
+    optimizer: str
+
+
+class TrainLoop:
+    """What both train loops share: one iteration, straight through.
+
+    Args:
+        loader: The batches of an epoch, or a function that returns them.
+        step: `step(model, batch)` returns the loss, or a dict with `"loss"`; it may be a coroutine
+            function. For several optimizers, one step by the name of each: they take turns in
+            every iteration, and each reaches only the parameters of its own optimizer.
+        gradients: How gradients are accumulated and clipped.
+    """
+
+    def __init__(
+        self,
+        loader: Loader | Callable[[], Loader],
+        step: StepFunction | Mapping[str, StepFunction],
+        gradients: Gradients,
+    ) -> None:
+        named: Mapping[str, StepFunction] = {"default": step} if callable(step) else step
+        self.steps = {name: Step(function, "train") for name, function in named.items()}
+        self.gradients = gradients
+        self._loader = loader
+
+    def open(self) -> Loader:
+        """Return the loader; it is made now if a function was given."""
+        self._loader = open_loader(self._loader, "train")
+        return self._loader
+
+    async def _train_iter(
+        self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any, began: float
+    ) -> None:
+        """Train on one batch; `began` is when fetching it did."""
+        publish, wants = state.bus.publish, state.bus.wants
+        fetched, blocked = time.perf_counter(), state.bus.blocking_ns
+        await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
+        batch = to_device(batch, state.device)
+        outputs = await self._update(state, batch_idx, num_batches, batch)
+        state.completed = (state.epoch, state.iter + 1)
+        trained, blocked_inside = time.perf_counter(), state.bus.blocking_ns
+        if wants(AfterTrainIter):
+            await publish(
+                AfterTrainIter,
+                batch_idx=batch_idx,
+                num_batches=num_batches,
+                batch=batch,
+                outputs=detached(outputs),
+            )
+        if wants(MetricsReady):
+            state.copy_to_host(
+                scalars_in(outputs),
+                batch_idx=batch_idx,
+                num_batches=num_batches,
+                data_time_s=fetched - began,
+                step_time_s=trained - fetched - (blocked_inside - blocked) / 1e9,
+                subscriber_time_s=(state.bus.blocking_ns - blocked) / 1e9,
+            )
+        if state.copies:
+            await state.publish_landed()
+        if state.at_safe_point:
+            await state.safe_point()
+        state.iter += 1
+        await state.pace.keep()  # background subscribers run here, while the device works
+
+    async def _update(
+        self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any
+    ) -> dict[str, Any]:
+        """Forward, backward and, at the end of an accumulation group, step; return the outputs."""
+        publish, several = state.bus.publish, len(self.steps) > 1
+        returned: dict[str, Any] = {}
+        group_size, ends_group = self.gradients.group(state.iter, state.max_iters)
+        for name, step in self.steps.items():
+            optimizer = state.optimizers[name]
+            at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
+
+            with state.autocast():
+                outputs = step.function(state.model, batch)
+                if step.is_async:
+                    outputs = await outputs
+            outputs, loss = loss_of(outputs, step)
+
+            await publish(BeforeBackward, **at, outputs=outputs)
+            mean = loss if group_size == 1 else loss / group_size
+            reached = parameters_of(optimizer) if several else None
+            state.scaler.scale(mean).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            await publish(AfterBackward, **at, outputs=outputs)
+
+            if ends_group:
+                state.scaler.unscale_(optimizer)
+                grad_norm = self.gradients.clip(optimizer)
+                await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
+                state.scaler.step(optimizer)
+                state.scaler.update()
+                optimizer.zero_grad()
+                await publish(AfterOptimizerStep, **at)
+
+            returned |= {f"{name}/{k}": v for k, v in outputs.items()} if several else outputs
+        return returned
+
+    async def _finish_group(self, state: RunState) -> None:
+        """Step with the gradients of a last group that only the loader's end made the last."""
+        rest = state.iter % self.gradients.accumulate
+        if rest == 0 or state.max_iters is not None or state.stopping:
+            return
+        for optimizer in state.optimizers.values():
+            self.gradients.rescale_rest(optimizer, rest)
+            state.scaler.unscale_(optimizer)
+            self.gradients.clip(optimizer)
+            state.scaler.step(optimizer)
+            state.scaler.update()
+            optimizer.zero_grad()
+
+    async def _validate(self, state: RunState, completed: int, *, is_last: bool = False) -> None:
+        for name, loop in state.val.items():
+            if loop.is_due(completed, is_last=is_last):
+                state.metrics |= await loop.run(state, name)
+                await state.safe_point()
+
+
+class EpochTrainLoop(TrainLoop):
+    """Trains for `max_epochs` passes over the loader; validation is counted in epochs.
+
+    The arguments are those of `TrainLoop`, and of `Gradients`.
+    """
+
+    def __init__(
+        self,
+        loader: Loader | Callable[[], Loader],
+        step: StepFunction | Mapping[str, StepFunction],
+        *,
+        max_epochs: int,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(loader, step, Gradients(accumulate, clip_norm, clip_value))
+        self.max_epochs = positive_int("max_epochs", max_epochs)
+
+    async def run(self, state: RunState) -> None:
+        """Train, from where the state's counters are."""
+        publish, loader, limit = state.bus.publish, self.open(), state.limit("train")
+        num_batches, max_epochs = (
+            number_of_batches(loader, limit),
+            state.length(self.max_epochs, "epochs"),
+        )
+        max_iters = None if num_batches is None else max_epochs * num_batches
+        state.plan(max_epochs=max_epochs, max_iters=max_iters)
+        async with state.bracket(BeforeTrain, AfterTrain):
+            await self._validate(state, state.epoch)
+            while state.epoch < max_epochs and not state.stopping:
+                set_epoch(loader, state.epoch)
+                await publish(BeforeTrainEpoch)
+                state.model.train()
+                is_complete = await self._train_epoch(state, loader, num_batches, limit)
+                await state.publish_landed(wait=True)  # the host waits for the device here
+                state.completed = (state.epoch + is_complete, state.iter)
+                await publish(AfterTrainEpoch, is_complete=is_complete)
+                await state.safe_point()
+                if is_complete:
+                    state.epoch += 1
+                    is_last = state.epoch == max_epochs
+                    await self._validate(state, state.epoch, is_last=is_last)
+            await self._finish_group(state)
+
+    async def _train_epoch(
+        self, state: RunState, loader: Loader, num_batches: int | None, limit: int | None
+    ) -> bool:
+        """Train on the batches of an epoch; return whether it came to the end of it."""
+        # After a resume in the middle of an epoch, the batches before it are skipped.
+        start = state.iter - state.epoch * num_batches if num_batches else 0
+        began, batch_idx = time.perf_counter(), -1
+        async with aclosing(batches(loader, "train", start=start, limit=limit)) as epoch:
+            async for batch_idx, batch in epoch:
+                await self._train_iter(state, batch_idx, num_batches, batch, began)
+                if state.stopping:
+                    return batch_idx + 1 == num_batches
+                began = time.perf_counter()
+        return True
+
+
+class IterTrainLoop(TrainLoop):
+    """Trains for `max_iters` iterations, over the loader as often as needed.
+
+    The whole run is one epoch, and `batch_idx` equals `iter`; validation is counted in
+    iterations. At the loader's end it begins anew, with the samplers told (`set_epoch`).
+    The arguments are those of `TrainLoop`, and of `Gradients`.
+    """
+
+    def __init__(
+        self,
+        loader: Loader | Callable[[], Loader],
+        step: StepFunction | Mapping[str, StepFunction],
+        *,
+        max_iters: int,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(loader, step, Gradients(accumulate, clip_norm, clip_value))
+        self.max_iters = positive_int("max_iters", max_iters)
+
+    async def run(self, state: RunState) -> None:
+        """Train, from where the state's counters are."""
+        publish, loader = state.bus.publish, self.open()
+        max_iters = state.length(self.max_iters, "iters")
+        state.plan(max_epochs=1, max_iters=max_iters)
+        async with state.bracket(BeforeTrain, AfterTrain):
+            await self._validate(state, state.iter)
+            if state.iter < max_iters and not state.stopping:
+                await publish(BeforeTrainEpoch)
+                state.model.train()
+                await self._train_iters(state, loader, max_iters)
+                await state.publish_landed(wait=True)  # the host waits for the device here
+                is_complete = state.iter == max_iters
+                state.completed = (int(is_complete), state.iter)
+                await publish(AfterTrainEpoch, is_complete=is_complete)
+                await state.safe_point()
+
+    async def _train_iters(self, state: RunState, loader: Loader, max_iters: int) -> None:
+        began = time.perf_counter()
+        async with aclosing(endless(loader, "train")) as stream:
+            async for batch in stream:
+                await self._train_iter(state, state.iter, max_iters, batch, began)
+                is_last = state.iter == max_iters
+                if not state.stopping:
+                    await self._validate(state, state.iter, is_last=is_last)
+                if is_last or state.stopping:
+                    return
+                began = time.perf_counter()

@@ -1,0 +1,64 @@
+"""What a run leaves behind and shows: its directory, its journal and its progress."""
+
+import os
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from .bus import Bus
+from .journal import Journal
+from .run_dir import RunDir
+from .settings import Progress as ProgressKind
+from .settings import Settings
+from .subscribers import Console, JsonLines, Progress
+
+JournalKind = Literal["epochs", "all", "off"]
+
+
+@contextmanager
+def run_outputs(
+    bus: Bus,
+    settings: Settings,
+    *,
+    name: str,
+    run_dir: Path | None,
+    journal: JournalKind,
+    progress: ProgressKind,
+    log_every: int,
+    config: Mapping[str, Any],
+    seed: int | None,
+) -> Generator[None]:
+    """Open the run directory and subscribe journal and progress, until the run is over.
+
+    Raises:
+        RunDirError: If the directory is in use or cannot be written.
+    """
+    with ExitStack() as closing:
+        if run_dir is not None:
+            opened = closing.enter_context(
+                RunDir.open(run_dir, name=name, config=config, seed=seed)
+            )
+            bus.identify(opened.run, opened.attempt)
+            if journal != "off":
+                events = closing.enter_context(Journal(opened.journal))
+                events.attach(bus, journal, every=log_every)
+        if settings.json_stdout and sys.__stdout__ is not None:
+            lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
+            closing.callback(lines.cancel)
+        stream = sys.stderr if settings.json_stdout else sys.stdout
+        kind = _progress_kind(settings.progress or progress, is_terminal=stream.isatty())
+        if kind == "rich":
+            bars = Progress(stream, run_dir=run_dir)
+            closing.callback(bars.close)
+            closing.callback(bars.attach(bus, every=log_every).cancel)
+        elif kind == "plain":
+            closing.callback(Console(stream, run_dir=run_dir).attach(bus, every=log_every).cancel)
+        yield
+
+
+def _progress_kind(given: ProgressKind, *, is_terminal: bool) -> ProgressKind:
+    if given != "auto":
+        return given
+    return "rich" if is_terminal and os.environ.get("TERM") != "dumb" else "plain"

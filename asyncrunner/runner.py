@@ -1,0 +1,311 @@
+"""The runner: a model, its optimizers, its loops and a bus, put together for a run."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import get_args
+
+from asyncrunner_events import (
+    MOUNT_POINTS,
+    AfterLoadCheckpoint,
+    AfterRun,
+    BeforeRun,
+    BeforeSaveCheckpoint,
+    CheckpointFailed,
+    Event,
+    MountPoint,
+    ResumeInexact,
+)
+
+from .build import Model, Optimizers, build_model, build_optimizers, check_names
+from .bus import Bus
+from .causation import INSIDE
+from .checkpoint import read_checkpoint, write_checkpoint
+from .describe import subscriber_table
+from .device import pick_device
+from .errors import CheckpointError, ConfigurationError
+from .evaluation import TestLoop, ValLoop
+from .launch import run_starts
+from .outputs import JournalKind, run_outputs
+from .resume import checkpoint_of, restore
+from .schedule import positive_int
+from .seeding import deterministic_algorithms, seed_everything
+from .settings import Progress, Settings
+from .state import Loop, Precision, RunState
+from .tree import snapshot
+from .worker import Worker
+
+Metrics = dict[str, float]
+
+
+class Runner:
+    """Trains, validates and tests a model; everything that happens is an event on `bus`.
+
+    Args:
+        model: The model, or a function that makes it when the first run starts (after seeding).
+        optimizer: An optimizer, several by name, or a function of the model that returns either.
+        train: The train loop: `EpochTrainLoop`, `IterTrainLoop`, or an object with
+            `async def run(state)`.
+        val: The validation loop, or several by the name of their data set.
+        test: The test loop.
+        run_dir: Where journal, config and environment are written; nothing is written without.
+        name: Begins the run's id; `run_dir`'s name if not given.
+        seed: Seeds every generator when a run starts. Building the model before is up to you.
+        deterministic: Use deterministic algorithms only.
+        device: Where to train: `"auto"` is the accelerator if there is one.
+        precision: What forward computes in: `"fp32"`, or autocast to `"bf16"` or `"fp16"`.
+        log_every: Iterations from one line of progress, and of the journal, to the next.
+        journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
+        progress: `"auto"` is bars in a terminal and plain lines elsewhere.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        optimizer: Optimizers | None = None,
+        train: Loop | None = None,
+        val: ValLoop | Mapping[str, ValLoop] | None = None,
+        test: TestLoop | None = None,
+        run_dir: str | Path | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        deterministic: bool = False,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        log_every: int = 10,
+        journal: JournalKind = "epochs",
+        progress: Progress = "auto",
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigurationError(
+                f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}"
+            )
+        self.model = model
+        self.optimizer = optimizer
+        self.train_loop = train
+        self.val_loops = {"val": val} if isinstance(val, ValLoop) else dict(val or {})
+        self.test_loop = test
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        self.name = name
+        self.seed = seed
+        self.deterministic = deterministic
+        self.device = device
+        self.precision: Precision = precision
+        self.log_every = positive_int("log_every", log_every)
+        self.journal: JournalKind = journal
+        self.progress: Progress = progress
+        self.bus = Bus(snapshot=snapshot)
+        self.subscribe = self.bus.subscribe
+        self.on = self.bus.on
+        self.publish = self.bus.publish
+        self._state: RunState | None = None
+        self._is_running = False
+        self._fired: set[type[Event]] | None = None
+
+    @property
+    def state(self) -> RunState:
+        """What the loops work on.
+
+        Raises:
+            ConfigurationError: If nothing is built yet, before the first run.
+        """
+        if self._state is None:
+            raise ConfigurationError("the state is built when a run starts: read it in BeforeRun")
+        return self._state
+
+    def stop(self, reason: str, *, by: str = "") -> None:
+        """End the run after the current iteration; to be called from a subscriber."""
+        self.state.stop(reason, by=by)
+
+    def describe(self) -> str:
+        """Return a table of the mount points and who is subscribed to them."""
+        table = subscriber_table(self.bus)
+        if self._fired is None:
+            return table
+        missing = ", ".join(point.kind for point in MOUNT_POINTS if point not in self._fired)
+        fired = len(self._fired.intersection(MOUNT_POINTS))
+        ending = f"; not {missing}" if missing else ""
+        return f"{table}\n\ndry run: {fired} of {len(MOUNT_POINTS)} mount points fired{ending}"
+
+    # Running
+
+    def run(self) -> Metrics:
+        """Train (or validate, or test, if the runner has nothing else), for scripts.
+
+        Returns:
+            The last metrics, named `dataset/metric`.
+
+        Raises:
+            ConfigurationError: If an event loop is running already: `await runner.train()` there.
+        """
+        if _is_inside_event_loop():
+            raise ConfigurationError(
+                "runner.run() was called inside a running event loop: use `await runner.train()`"
+            )
+        if self.train_loop is not None:
+            return asyncio.run(self.train())
+        return asyncio.run(self.val() if self.val_loops else self.test())
+
+    async def train(
+        self, *, load: str | Path | None = None, resume: str | Path | None = None
+    ) -> Metrics:
+        """Train, and return the last validation's metrics.
+
+        Args:
+            load: A checkpoint to take the weights from.
+            resume: A checkpoint to go on from.
+        """
+        if self.train_loop is None or self.optimizer is None:
+            missing = "train=" if self.train_loop is None else "optimizer="
+            has = "optimizer=" if self.train_loop is None else "train="
+            given = f" ({has} was)" if self.train_loop or self.optimizer is not None else ""
+            raise ConfigurationError(f"train() needs {missing}, which was not given{given}")
+        if load is not None and resume is not None:
+            raise ConfigurationError("train() takes load= or resume=, not both")
+        async with self._a_run(training=True) as state:
+            if self._fired is not None:
+                return await self._dry_run(state)
+            await self._load(resume or load, resume=resume is not None)
+            await self.train_loop.run(state)
+            return state.metrics
+
+    async def val(self, *, load: str | Path | None = None) -> Metrics:
+        """Validate on every validation set, and return the metrics."""
+        if not self.val_loops:
+            raise ConfigurationError("val() needs val=, which was not given")
+        async with self._a_run() as state:
+            await self._load(load, resume=False)
+            for name, loop in self.val_loops.items():
+                state.metrics |= await loop.run(state, name)
+            return state.metrics
+
+    async def test(self, *, load: str | Path | None = None) -> Metrics:
+        """Run the test set, and return the metrics."""
+        if self.test_loop is None:
+            raise ConfigurationError("test() needs test=, which was not given")
+        async with self._a_run() as state:
+            await self._load(load, resume=False)
+            return await self.test_loop.run(state, "test")
+
+    @asynccontextmanager
+    async def _a_run(self, *, training: bool = False) -> AsyncGenerator[RunState]:
+        if self._is_running:
+            raise ConfigurationError("this runner is running already: await that run first")
+        self._is_running = True
+        try:
+            run_starts(self)
+            settings = Settings.from_environment()
+            seed = self.seed if settings.seed is None else settings.seed
+            if seed is not None:
+                seed_everything(seed)
+            self._fired = set() if settings.dry_run else None
+            state = self._state = self._built(settings, training=training)
+            with deterministic_algorithms(self.deterministic), self._outputs(settings, seed):
+                async with self.bus, state.bracket(BeforeRun, AfterRun, runner=self):
+                    yield state
+        finally:
+            self._is_running = False
+
+    def _built(self, settings: Settings, *, training: bool) -> RunState:
+        state = self._state
+        if state is None:
+            device = pick_device(settings.device or self.device)
+            model = build_model(self.model, device)
+            state = RunState(model, self.bus, device, precision=self.precision, val=self.val_loops)
+        if training and not state.optimizers:
+            state.optimizers = build_optimizers(self.optimizer, state.model)
+            check_names(getattr(self.train_loop, "steps", state.optimizers), state.optimizers)
+        state.begin(settings)
+        return state
+
+    def _outputs(self, settings: Settings, seed: int | None) -> AbstractContextManager[None]:
+        run_dir = settings.run_dir or self.run_dir
+        config = {
+            "device": self.device,
+            "precision": self.precision,
+            "deterministic": self.deterministic,
+            "seed": seed,
+            "settings": settings.model_dump(exclude_defaults=True),
+            "train": self.train_loop,
+        }
+        return run_outputs(
+            self.bus,
+            settings,
+            name=settings.name or self.name or (run_dir.name if run_dir else "run"),
+            run_dir=None if settings.dry_run else run_dir,
+            journal=self.journal,
+            progress=self.progress,
+            log_every=self.log_every,
+            config=config,
+            seed=seed,
+        )
+
+    # Checkpoints
+
+    async def save_checkpoint(self, path: str | Path) -> None:
+        """Write a checkpoint: weights, optimizers, scaler and counters.
+
+        From inside a subscriber it is written right after the current mount point, when every
+        subscriber there has done its part.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        if INSIDE.get() is None:
+            await self._save(Path(path))
+        else:
+            self.state.at_safe_point.append(lambda: self._save(Path(path)))
+
+    async def _save(self, path: Path) -> None:
+        checkpoint = checkpoint_of(self.state)
+        await self.bus.publish(BeforeSaveCheckpoint, path=str(path), checkpoint=checkpoint)
+        worker = Worker("asyncrunner checkpoint")
+        try:
+            saved = await worker.run(lambda: write_checkpoint(path, checkpoint))
+        except CheckpointError as error:
+            number = getattr(error.__cause__, "errno", None)
+            await self.bus.publish(CheckpointFailed, path=str(path), error=str(error), errno=number)
+            raise
+        finally:
+            worker.close()
+        await self.bus.publish(saved)
+
+    async def _load(self, path: str | Path | None, *, resume: bool) -> None:
+        if path is None:
+            return
+        checkpoint = read_checkpoint(Path(path))
+        await self.bus.publish(AfterLoadCheckpoint, path=str(path), checkpoint=checkpoint)
+        reasons = restore(self.state, checkpoint, resume=resume)
+        if reasons:
+            await self.bus.publish(ResumeInexact, reasons=reasons)
+
+    async def _dry_run(self, state: RunState) -> Metrics:
+        """Do a little of everything, a checkpoint in a temporary place included."""
+        assert self.train_loop is not None
+        assert self._fired is not None
+        fired = self._fired
+        with (
+            self.subscribe(MountPoint, lambda event: fired.add(type(event)), name="dry run"),
+            tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder,
+        ):
+            await self._save(Path(folder, "checkpoint"))
+            await self._load(Path(folder, "checkpoint"), resume=True)
+            state.val = {}
+            await self.train_loop.run(state)
+            for name, loop in self.val_loops.items():
+                state.metrics |= await loop.run(state, name)
+            test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
+            if test is not None:
+                state.metrics |= await test.run(state, "test")
+        return state.metrics
+
+
+def _is_inside_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""When something is due that is done every so often, by completed epochs or iterations."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import ConfigurationError
+
+
+def positive_int(option: str, value: object) -> int:
+    """Return the value if it is an int from 1.
+
+    Raises:
+        ConfigurationError: If it is not: a float too, even a whole one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{option} must be an int from 1, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Due after every `every`-th unit from `begin` on, and after the last one.
+
+    `every` may change: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd (MMEngine's
+    `val_interval=5, dynamic_intervals=[(11, 2)]`).
+    """
+
+    every: int | Mapping[int, int] = 1
+    begin: int = 1
+    last: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, Mapping):
+            if not self.every:
+                raise ConfigurationError("every must not be an empty dict")
+            for start, every in self.every.items():
+                positive_int("every: the unit an interval starts at", start)
+                positive_int("every", every)
+        else:
+            positive_int("every", self.every)
+
+    def is_due(self, completed: int, *, is_last: bool) -> bool:
+        """Whether it is due when so many units are completed."""
+        if completed < self.begin:
+            return False
+        return completed % self._interval(completed + 1) == 0 or (self.last and is_last)
+
+    def _interval(self, unit: int) -> int:
+        if isinstance(self.every, int):
+            return self.every
+        starts = [start for start in self.every if start <= unit]
+        return self.every[max(starts) if starts else min(self.every)]

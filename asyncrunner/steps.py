@@ -1,0 +1,74 @@
+"""What a step may be and may return."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+
+from .errors import ConfigurationError, StepError
+from .subscriber import is_async, name_of, where_defined
+
+StepFunction = Callable[[Any, Any], Any]
+"""`step(model, batch)`; a function or a coroutine function."""
+
+
+class Step:
+    """A step function, and what is known of it once and for all.
+
+    Raises:
+        ConfigurationError: If it cannot be called.
+    """
+
+    def __init__(self, function: StepFunction, stage: str) -> None:
+        if not callable(function):
+            raise ConfigurationError(
+                f"the {stage} step must be a function step(model, batch), got {function!r}"
+            )
+        self.function = function
+        self.is_async = is_async(function)
+
+    def __str__(self) -> str:
+        return f"{name_of(self.function)} ({where_defined(self.function)})"
+
+
+def loss_of(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
+    """Return what a train step returned as a dict, and the loss in it. No value is read.
+
+    Raises:
+        StepError: If there is no loss, or none that can be trained on.
+    """
+    if isinstance(outputs, torch.Tensor):
+        outputs = {"loss": outputs}
+    if not isinstance(outputs, Mapping):
+        raise StepError(
+            f"{step} returned {type(outputs).__name__}; expected the loss, or a dict "
+            'with "loss" in it'
+        )
+    named = cast("dict[str, Any]", outputs)
+    loss = named.get("loss")
+    if not isinstance(loss, torch.Tensor):
+        got = f'"loss": {type(loss).__name__}' if "loss" in named else f"a dict of {list(named)}"
+        raise StepError(f'{step} returned {got}; expected "loss" to be a tensor')
+    if loss.numel() != 1:
+        raise StepError(
+            f"{step} returned a loss of shape {tuple(loss.shape)}; expected a single "
+            "number: take its mean"
+        )
+    if not loss.requires_grad:
+        raise StepError(
+            f"{step} returned a loss without a graph, so no gradient can be computed: "
+            "was it detached, read with .item(), or computed under no_grad?"
+        )
+    return named, loss
+
+
+def scalars_in(outputs: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
+    """Return those of the outputs that are numbers; they may be on the device."""
+    return {name: value for name, value in outputs.items() if is_scalar(value)}
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is a number, or a tensor of one element, whose value is not looked at."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, int | float)

@@ -1,0 +1,63 @@
+"""One subscription to everything, with only every n-th of what is published in every iteration.
+
+`every=` means the same for each event of a subscription, so the journal and the console, which
+want all facts but few of the metrics, would each need two subscriptions; and in the background
+two subscriptions have no common order: a validation's result could be shown before the last
+training line. The interval here also tells the loop which scalars nobody will look at, so that
+they are not copied from the device at all; a `where=` could not.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+from asyncrunner_events import Event, MetricsReady
+
+from .every import Every
+from .subscription import Options, Subscription
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+__all__ = ["Thinned", "subscribe_thinned"]
+
+
+class Thinned(Every):
+    """Each event that is not droppable, and of those of every iteration each n-th.
+
+    `MetricsReady` of a validation or test is published once, and so is always due.
+    """
+
+    def can_be_due(
+        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+    ) -> bool:
+        """Whether an event of this type, if it were built now, could be due."""
+        if not event_type.droppable or _is_result(event_type, fields.get("stage")):
+            return True
+        return super().can_be_due(event_type, progress, fields)
+
+    def due(self, event: Event) -> bool:
+        """Whether `event` is due. To be asked once for each event."""
+        if not event.droppable or _is_result(type(event), event.stage):
+            return True
+        return super().due(event)
+
+
+def subscribe_thinned(
+    bus: "Bus",
+    event_types: Any,
+    subscriber: Callable[[Any], Any],
+    **options: Unpack[Options],
+) -> Subscription:
+    """Subscribe as `Bus.subscribe` does, with an `every` that is `Thinned`.
+
+    Raises:
+        SubscriptionError: If an option is wrong.
+    """
+    subscription = bus.subscribe(event_types, subscriber, **options)
+    if subscription.interval is not None:
+        subscription.interval = Thinned(subscription.interval.n, subscription.interval.unit)
+    return subscription
+
+
+def _is_result(event_type: type[Event], stage: str | None) -> bool:
+    return issubclass(event_type, MetricsReady) and stage in ("val", "test")

@@ -1,0 +1,170 @@
+"""What the runner adds to an iteration, beside a bare PyTorch loop.
+
+    python benchmarks/loop_overhead.py [--rounds 9] [--iterations 3000] [--device cpu]
+
+One model, one batch, one optimizer. The bare loop and the runner take turns, round after round, in
+one process, so that a machine that gets slower slows both. Printed are medians over the rounds of
+the time per iteration and of its difference to the bare loop of the same round. The cases:
+
+- `nothing`: no subscriber, no journal, no progress.
+- `typical`: three subscribers that count (two coroutines, one plain function, on `BeforeTrainIter`
+  and `AfterTrainIter`), and one that logs `MetricsReady` every 10 iterations.
+- `journal`: `typical`, and a journal of facts and epochs in a real file.
+- `everything`: `typical`, and every event in the journal.
+
+The goals are those of the design, in µs over a bare loop of 92 µs; they are compared as shares of
+the bare loop as well, because this process may run on a slower machine.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from asyncrunner import EpochTrainLoop, Runner, events
+
+Batch = tuple[Tensor, Tensor]
+GOALS_US = {"nothing": 5.0, "typical": 15.0}
+BARE_US = 92.0
+"""The bare loop on the machine that the goals were set on."""
+
+
+def fresh(device: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a model of two layers and its optimizer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)).to(device)
+    return model, torch.optim.SGD(model.parameters(), lr=0.01)
+
+
+def train_step(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the loss of the batch."""
+    inputs, targets = batch
+    return nn.functional.mse_loss(model(inputs), targets)
+
+
+def bare(batches: list[Batch], device: str) -> None:
+    """Train as one would by hand."""
+    model, optimizer = fresh(device)
+    model.train()
+    for batch in batches:
+        loss = train_step(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def with_runner(
+    batches: list[Batch],
+    device: str,
+    *,
+    subscribe: Callable[[Runner], None] = lambda runner: None,
+    run_dir: Path | None = None,
+    journal: str = "off",
+) -> None:
+    """Train with the runner."""
+    model, optimizer = fresh(device)
+    runner = Runner(
+        model,
+        optimizer=optimizer,
+        train=EpochTrainLoop(batches, train_step, max_epochs=1),
+        device=device,
+        run_dir=run_dir,
+        journal="all" if journal == "all" else "epochs" if journal == "epochs" else "off",
+        progress="none",
+    )
+    subscribe(runner)
+    runner.run()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def typical(runner: Runner) -> None:
+    """Subscribe three that count, and one that logs every 10 iterations."""
+    counts = [0, 0, 0]
+    lines: list[str] = []
+
+    @runner.on(events.BeforeTrainIter)
+    async def before(event: events.BeforeTrainIter) -> None:
+        counts[0] += 1
+
+    @runner.on(events.AfterTrainIter)
+    async def after(event: events.AfterTrainIter) -> None:
+        counts[1] += 1
+
+    @runner.on(events.AfterTrainIter)
+    def plain(event: events.AfterTrainIter) -> None:
+        counts[2] += 1
+
+    @runner.on(events.MetricsReady, every=10)
+    def log(event: events.MetricsReady) -> None:
+        lines.append(f"iter {event.iter}  loss {event.metrics['loss']:.4f}")
+
+
+def measure(rounds: int, iterations: int, device: str) -> dict[str, list[float]]:
+    """Return µs an iteration of every case, round by round."""
+    batches = [(torch.randn(32, 16, device=device), torch.randn(32, 1, device=device))] * iterations
+    taken: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def journaled(which: str) -> None:
+            run_dir = Path(folder, which)
+            with_runner(batches, device, subscribe=typical, run_dir=run_dir, journal=which)
+
+        cases: dict[str, Callable[[], None]] = {
+            "bare": lambda: bare(batches, device),
+            "nothing": lambda: with_runner(batches, device),
+            "typical": lambda: with_runner(batches, device, subscribe=typical),
+            "journal": lambda: journaled("epochs"),
+            "everything": lambda: journaled("all"),
+        }
+        for number in range(rounds + 1):
+            for name, case in cases.items():
+                began = time.perf_counter()
+                case()
+                spent = time.perf_counter() - began
+                if number:  # the first round warms up
+                    taken.setdefault(name, []).append(spent / iterations * 1e6)
+            print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return taken
+
+
+def main() -> None:
+    """Measure, and print the table and which goals were met."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--iterations", type=int, default=3000)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    taken = measure(options.rounds, options.iterations, options.device)
+    bare_us = statistics.median(taken["bare"])
+
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {options.device},")
+    print(f"{options.rounds} rounds of {options.iterations} iterations, medians")
+    print(f"\n{'case':<12}{'µs/iter':>10}{'over bare':>12}{'ratio':>9}{'goal':>8}")
+    verdicts: list[str] = []
+    for name, times in taken.items():
+        over = statistics.median(a - b for a, b in zip(times, taken["bare"], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(times, taken["bare"], strict=True))
+        goal = GOALS_US.get(name)
+        shown = "" if goal is None else f"+{goal:.0f}"
+        print(f"{name:<12}{statistics.median(times):>10.1f}{over:>+12.1f}{ratio:>9.3f}{shown:>8}")
+        if goal is not None:
+            scaled = over * BARE_US / bare_us
+            met = "met" if over <= goal else "met as a share" if scaled <= goal else "missed"
+            verdicts.append(f"{name} +{over:.1f} µs ({scaled:.1f} at a bare loop of 92): {met}")
+    print(f"\ngoals: {'; '.join(verdicts)}")
+
+
+if __name__ == "__main__":
+    main()
