@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .errors import ConfigurationError
+from .evaluation import TestLoop, ValLoop
+from .loops import TrainLoop
 
 Model = nn.Module | Callable[[], nn.Module]
 Optimizers = Optimizer | Mapping[str, Optimizer] | Callable[[nn.Module], Any]
@@ -49,6 +51,32 @@ def build_optimizers(given: Optimizers | None, model: nn.Module) -> dict[str, Op
                 f"function of the model that returns either, got {optimizer!r}"
             )
     return named
+
+
+def check_parts(
+    *, train: object, optimizer: object, val: Mapping[str, object], test: object
+) -> None:
+    """Refuse parts that are of no use without another, or that are something else.
+
+    Raises:
+        ConfigurationError: With what is missing or wrong.
+    """
+    if train is not None and not hasattr(train, "run"):
+        raise ConfigurationError(
+            "train must be an EpochTrainLoop, an IterTrainLoop or an object with "
+            f"`async def run(state)`, got {train!r}"
+        )
+    if isinstance(train, TrainLoop) and optimizer is None:
+        raise ConfigurationError("train= was given without optimizer=: training needs both")
+    if train is None and optimizer is not None:
+        raise ConfigurationError("optimizer= was given without train=: training needs both")
+    for name, loop in val.items():
+        if not isinstance(loop, ValLoop):
+            raise ConfigurationError(
+                f"val must be a ValLoop or a dict of them, {name!r} is {loop!r}"
+            )
+    if test is not None and (not isinstance(test, TestLoop) or isinstance(test, ValLoop)):
+        raise ConfigurationError(f"test must be a TestLoop, got {test!r}")
 
 
 def check_names(steps: Mapping[str, object], optimizers: Mapping[str, object]) -> None:

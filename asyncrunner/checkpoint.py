@@ -5,7 +5,8 @@
         manifest.json   size and CRC-32 of every file, and the version of this format
 
 Everything is written under a temporary name, synced, and then renamed, so a directory with its
-final name is whole, whenever the process was killed. torch.load verifies no checksum: of 300
+final name is whole, whenever the process was killed; one that replaces another is found even if
+that was between the two renames. torch.load verifies no checksum: of 300
 flipped bits 290 came back as wrong tensors; so reading compares the manifest first.
 """
 
@@ -71,10 +72,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is not there, incomplete or damaged.
     """
+    if not path.exists() and _replaced(path).exists():
+        path = _replaced(path)  # the process was killed between the two renames
+    for name, expected in _read_manifest(path).files.items():
+        try:
+            found = _fingerprint(path / name)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path} is incomplete: {error}") from error
+        if found != expected:
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
+    try:
+        content: object = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is no checkpoint of ours makes it raise
+        raise CheckpointError(f"checkpoint {path} cannot be loaded: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"checkpoint {path} holds {type(content).__name__}, expected a dict")
+    return cast("dict[str, Any]", content)
+
+
+def _read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        what = "is not a checkpoint: it has no manifest.json" if path.exists() else "does not exist"
+    except (FileNotFoundError, NotADirectoryError):
+        what = "does not exist"
+        if path.exists():
+            what = "is not a checkpoint: it is not a directory with a manifest.json"
         raise CheckpointError(f"{path} {what}") from None
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"checkpoint {path} has an unreadable manifest: {error}") from error
@@ -83,15 +105,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has format {manifest.format}, written by a newer version; "
             f"this one reads up to {FORMAT}"
         )
-    for name, expected in manifest.files.items():
-        try:
-            found = _fingerprint(path / name)
-        except OSError as error:
-            raise CheckpointError(f"checkpoint {path} is incomplete: {error}") from error
-        if found != tuple(expected):
-            raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
-    content: object = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    return cast("dict[str, Any]", content)
+    if STATE not in manifest.files:
+        raise CheckpointError(f"checkpoint {path} is incomplete: its manifest names no {STATE}")
+    return manifest
 
 
 def _fingerprint(path: Path) -> tuple[int, int]:
@@ -105,9 +121,20 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 def _put_in_place(building: Path, path: Path) -> None:
     sync_directory(building)
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    replaced = _replaced(path)
     if path.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
         path.rename(replaced)
-    building.rename(path)
+    try:
+        building.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
     sync_directory(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    """Return where the old one is while the new one takes its place."""
+    return path.with_name(f".{path.name}.old")

@@ -4,13 +4,15 @@ An accelerator runs behind: a step only queues its work there. Two things follow
 not run ahead without bound, so it awaits the device when too many iterations are queued, and
 that wait is when background subscribers run for free. And a number on the device must not be
 read where it is produced, so scalars are copied without blocking and reported when the copy has
-landed. On the CPU the work is done when the call returns, and both cost nothing.
+landed. On the CPU the work is done when the call returns, and neither has anything to wait for.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from math import nan
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -18,6 +20,11 @@ from .bus import Bus
 from .errors import ConfigurationError
 from .tree import map_tensors
 from .worker import Worker
+
+TURN_S = 0.005
+"""The longest time in which the event loop gets no turn, but for an iteration that takes longer.
+A turn costs 3 µs; without it Ctrl-C, a timeout around `train()` or a web server in the same event
+loop would wait for the end of the training."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -37,14 +44,27 @@ def pick_device(name: str) -> torch.device:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Return the batch with its tensors on the device; copies from pinned memory do not block."""
+    """Return the batch with its tensors on the device; copies from pinned memory do not block.
+
+    What else has a `to` method, such as a packed sequence or a tokenizer's output, is moved by it.
+    """
     if device.type == "cpu":
         return batch
-    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def move(part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            return part.to(device, non_blocking=True)
+        return part.to(device)
+
+    return map_tensors(batch, move, is_leaf=_can_move)
+
+
+def _can_move(part: Any) -> bool:
+    return hasattr(part, "to")
 
 
 class Pace:
-    """Keeps the loop at most `in_flight` iterations ahead of the device."""
+    """Keeps the loop at most `in_flight` iterations ahead of the device, and lets others run."""
 
     def __init__(self, device: torch.device, bus: Bus, *, in_flight: int = 2) -> None:
         self._device = device
@@ -52,25 +72,34 @@ class Pace:
         self._in_flight = in_flight
         self._queued: deque[torch.Event] = deque()
         self._waiter = Worker("asyncrunner device")
+        self._last_turn = 0.0
 
     async def keep(self) -> None:
         """Mark the end of an iteration, and let others run until the device has kept up.
 
         Waits for the device (in a thread, so the event loop goes on) only while more than
-        `in_flight` iterations are queued. On the CPU it gives background subscribers a turn if
-        any has something to do.
+        `in_flight` iterations are queued. The event loop gets a turn if a background subscriber
+        has something to do, and otherwise every `TURN_S`.
         """
-        if self._device.type != "cpu":
-            done = torch.Event(self._device, blocking=True)
-            done.record()
-            self._queued.append(done)
-            if len(self._queued) > self._in_flight:
-                oldest = self._queued.popleft()
-                if not oldest.query():
-                    await self._waiter.run(oldest.synchronize)
-                    return
-        if self._bus.working:
+        if self._device.type != "cpu" and await self._device_keeps_up():
+            return
+        if self._bus.working or time.perf_counter() - self._last_turn > TURN_S:
             await asyncio.sleep(0)
+            self._last_turn = time.perf_counter()
+
+    async def _device_keeps_up(self) -> bool:
+        """Wait until at most `in_flight` iterations are queued; return whether it had to wait."""
+        done = torch.Event(self._device, blocking=True)
+        done.record()
+        self._queued.append(done)
+        if len(self._queued) <= self._in_flight:
+            return False
+        oldest = self._queued.popleft()
+        if oldest.query():
+            return False
+        await self._waiter.run(oldest.synchronize)
+        self._last_turn = time.perf_counter()
+        return True
 
     def close(self) -> None:
         """End the waiting thread."""
@@ -78,56 +107,70 @@ class Pace:
         self._waiter.close()
 
 
+class _Copy(NamedTuple):
+    about: dict[str, Any]
+    metrics: dict[str, float]
+    """What was on the host already, and NaN in the places of the others."""
+    names: list[str]
+    """The others, in the order of `numbers`."""
+    numbers: torch.Tensor | None
+    landed: torch.Event | None
+
+
 class HostCopies:
     """Scalars on their way from the device to the host, in order."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._under_way: deque[tuple[dict[str, Any], list[str], torch.Tensor, torch.Event | None]]
-        self._under_way = deque()
+        self._under_way: deque[_Copy] = deque()
 
     def __len__(self) -> int:
         return len(self._under_way)
 
     def start(self, scalars: Mapping[str, torch.Tensor | float], about: dict[str, Any]) -> None:
-        """Start copying; `about` comes back with the numbers.
+        """Start copying, all in one go; `about` comes back with the numbers.
 
-        One copy for all of them. On the CPU there is nothing to wait for.
+        Nothing here waits: only what is on the host already is read.
         """
-        names = list(scalars)
-        if self._device.type == "cpu":
-            values = [
-                scalar.item() if isinstance(scalar, torch.Tensor) else float(scalar)
-                for scalar in scalars.values()
-            ]
-            copy, landed = torch.tensor(values, dtype=torch.float64), None
-        else:
-            # MPS has no float64; elsewhere a count or a double survives the trip.
-            dtype = torch.float32 if self._device.type == "mps" else torch.float64
-            vector = torch.stack(
-                [
-                    torch.as_tensor(scalar, dtype=dtype, device=self._device).detach().reshape(())
-                    for scalar in scalars.values()
-                ]
-            )
-            copy = torch.empty(len(names), dtype=dtype, pin_memory=self._device.type == "cuda")
-            copy.copy_(vector, non_blocking=True)
-            landed = torch.Event(self._device)
-            landed.record()
-        self._under_way.append((about, names, copy, landed))
+        metrics: dict[str, float] = {}
+        on_device: dict[str, torch.Tensor] = {}
+        for name, scalar in scalars.items():
+            if not isinstance(scalar, torch.Tensor):
+                metrics[name] = float(scalar)
+            elif scalar.device.type == "cpu":
+                metrics[name] = scalar.item()
+            else:
+                metrics[name] = nan
+                on_device[name] = scalar.detach()
+        numbers, landed = self._copied(list(on_device.values())) if on_device else (None, None)
+        self._under_way.append(_Copy(about, metrics, list(on_device), numbers, landed))
 
-    def landed(self, *, wait: bool = False) -> list[tuple[dict[str, Any], dict[str, float]]]:
-        """Return the copies that have landed, oldest first.
+    def landed(self, *, wait: bool = False) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+        """Yield the copies that have landed, oldest first.
 
         With `wait`, all of them: here the host waits for the device.
         """
-        done: list[tuple[dict[str, Any], dict[str, float]]] = []
         while self._under_way:
-            about, names, copy, event = self._under_way[0]
-            if event is not None and not event.query():
+            about, metrics, names, numbers, landed = self._under_way[0]
+            if landed is not None and not landed.query():
                 if not wait:
-                    break
-                event.synchronize()
+                    return
+                landed.synchronize()
             self._under_way.popleft()
-            done.append((about, dict(zip(names, cast("list[float]", copy.tolist()), strict=True))))
-        return done
+            if numbers is not None:
+                metrics.update(zip(names, cast("list[float]", numbers.tolist()), strict=True))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            yield about, metrics
+
+    def clear(self) -> None:
+        """Forget what is under way."""
+        self._under_way.clear()
+
+    def _copied(self, scalars: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Event]:
+        # MPS has no float64; elsewhere a count or a double survives the trip.
+        dtype = torch.float32 if self._device.type == "mps" else torch.float64
+        vector = torch.stack([s.to(self._device, dtype).reshape(()) for s in scalars])
+        numbers = torch.empty(len(scalars), dtype=dtype, pin_memory=self._device.type == "cuda")
+        numbers.copy_(vector, non_blocking=True)
+        landed = torch.Event(self._device)
+        landed.record()
+        return numbers, landed

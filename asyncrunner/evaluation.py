@@ -1,15 +1,17 @@
 """Validation and test: the model over a data set, in eval mode and without gradients.
 
 What is published, and when, is MMEngine's ValLoop and TestLoop: the model is still in the mode it
-was in at `BeforeValEpoch`, so that weights can be swapped there. What differs: afterwards it is
-put back into that mode, and `AfterVal` comes also after an error.
+was in at `BeforeValEpoch`. What differs: afterwards it is put back into that mode, and `AfterVal`
+comes also after an error, or when a stop request cuts the validation short. Then there are no
+metrics, and so no `AfterValEpoch`: weights swapped for the validation go back in `AfterVal`.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Generator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import ClassVar, NamedTuple, TypedDict
 
 import torch
+from torch import nn
 
 from asyncrunner_events import (
     AfterTest,
@@ -29,8 +31,9 @@ from asyncrunner_events import (
 )
 
 from .batches import Loader, batches, number_of_batches, open_loader
+from .brackets import bracket
 from .device import to_device
-from .metrics import Averages, Metric, numbers_of
+from .metrics import Averages, Metric, check_metrics, numbers_of
 from .schedule import Schedule
 from .state import RunState
 from .steps import Step, StepFunction
@@ -78,6 +81,7 @@ class TestLoop:
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         self.step = Step(step, self.stage)
+        check_metrics(metrics or {})
         self.metrics: Mapping[str, Metric] = metrics or {"": Averages(self.step)}
         self._loader = loader
 
@@ -87,46 +91,65 @@ class TestLoop:
         return self._loader
 
     async def run(self, state: RunState, dataset: str) -> dict[str, float]:
-        """Publish and return the metrics, named `dataset/metric`."""
-        publish, model, points, loader = state.bus.publish, state.model, self.points, self.open()
-        with state.in_stage(self.stage):
-            async with state.bracket(points.before, points.after, dataset=dataset):
-                await publish(points.before_epoch, dataset=dataset)
-                was_training = model.training
-                model.eval()
-                try:
-                    await self._evaluate(state, loader, dataset)
-                    metrics = self._computed(dataset)  # the host waits for the device here
+        """Publish and return the metrics, named `dataset/metric`; none if a stop was requested."""
+        publish, points, loader = state.bus.publish, self.points, self.open()
+        async with bracket(state, self.stage, points.before, points.after, dataset=dataset):
+            await publish(points.before_epoch, dataset=dataset)
+            with _eval_mode(state.model):
+                is_complete = await self._evaluate(state, loader, dataset)
+                metrics = self._computed(dataset) if is_complete else {}
+                if is_complete:
                     await publish(points.after_epoch, dataset=dataset, metrics=metrics)
-                finally:
-                    model.train(was_training)
-            await publish(MetricsReady, dataset=dataset, metrics=metrics)
+            if is_complete:
+                await publish(MetricsReady, dataset=dataset, metrics=metrics)
         return metrics
 
-    async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> None:
+    async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> bool:
+        """Show every batch to the model and the metrics; return whether none was left out."""
         publish, points, limit = state.bus.publish, self.points, state.limit(self.stage)
         num_batches = number_of_batches(loader, limit)
+
+        @contextmanager
+        def modes() -> Generator[None]:
+            with torch.no_grad(), state.autocast():
+                yield
+
         for metric in self.metrics.values():
             metric.reset()
         async with aclosing(batches(loader, self.stage, limit=limit)) as epoch:
             async for batch_idx, batch in epoch:
+                if state.stopping:
+                    return False
                 at = _Place(batch_idx=batch_idx, num_batches=num_batches, dataset=dataset)
                 await publish(points.before_iter, **at, batch=batch)
                 batch = to_device(batch, state.device)
-                with torch.no_grad(), state.autocast():
-                    outputs = self.step.function(state.model, batch)
-                    if self.step.is_async:
-                        outputs = await outputs
+                outputs = await self.step.call(state.model, batch, modes)
+                with modes():
                     for metric in self.metrics.values():
                         metric.update(outputs, batch)  # added up where the outputs are
                 await publish(points.after_iter, **at, batch=batch, outputs=outputs)
                 await state.pace.keep()
+        return True
 
     def _computed(self, dataset: str) -> dict[str, float]:
+        """Return the metrics. The host waits for the device here."""
         computed: dict[str, float] = {}
         for name, metric in self.metrics.items():
             computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), metric.compute())
         return computed
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Generator[None]:
+    """Put the model into eval mode, and every module of it back into its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(modes[model])  # a model's own `train` may do more than set flags
+        for module, is_training in modes.items():
+            module.training = is_training
 
 
 class ValLoop(TestLoop):

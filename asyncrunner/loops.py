@@ -32,6 +32,8 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypedDict
 
+from torch import Tensor
+
 from asyncrunner_events import (
     AfterBackward,
     AfterOptimizerStep,
@@ -47,6 +49,7 @@ from asyncrunner_events import (
 )
 
 from .batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
+from .brackets import bracket
 from .device import to_device
 from .optimize import Gradients, parameters_of
 from .schedule import positive_int
@@ -92,14 +95,14 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any, began: float
     ) -> None:
         """Train on one batch; `began` is when fetching it did."""
-        publish, wants = state.bus.publish, state.bus.wants
-        fetched, blocked = time.perf_counter(), state.bus.blocking_ns
+        publish, bus = state.bus.publish, state.bus
+        fetched, blocked = time.perf_counter(), bus.blocking_ns
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
         outputs = await self._update(state, batch_idx, num_batches, batch)
-        state.completed = (state.epoch, state.iter + 1)
-        trained, blocked_inside = time.perf_counter(), state.bus.blocking_ns
-        if wants(AfterTrainIter):
+        state.completed = (state.epoch, state.iter + 1, batch_idx + 1)
+        trained, blocked_inside = time.perf_counter(), bus.blocking_ns
+        if bus.wants(AfterTrainIter):
             await publish(
                 AfterTrainIter,
                 batch_idx=batch_idx,
@@ -107,19 +110,20 @@ class TrainLoop:
                 batch=batch,
                 outputs=detached(outputs),
             )
-        if wants(MetricsReady):
+        if bus.wants(MetricsReady):
             state.copy_to_host(
                 scalars_in(outputs),
                 batch_idx=batch_idx,
                 num_batches=num_batches,
                 data_time_s=fetched - began,
                 step_time_s=trained - fetched - (blocked_inside - blocked) / 1e9,
-                subscriber_time_s=(state.bus.blocking_ns - blocked) / 1e9,
+                subscriber_time_s=(bus.blocking_ns - state.blocked_ns) / 1e9,
             )
+        state.blocked_ns = bus.blocking_ns
         if state.copies:
             await state.publish_landed()
-        if state.at_safe_point:
-            await state.safe_point()
+        if state.safe_point:
+            await state.safe_point.reach()
         state.iter += 1
         await state.pace.keep()  # background subscribers run here, while the device works
 
@@ -129,53 +133,52 @@ class TrainLoop:
         """Forward, backward and, at the end of an accumulation group, step; return the outputs."""
         publish, several = state.bus.publish, len(self.steps) > 1
         returned: dict[str, Any] = {}
-        group_size, ends_group = self.gradients.group(state.iter, state.max_iters)
+        ends_group = self.gradients.ends_group(state.iter, state.max_iters)
+        state.accumulated += 1
         for name, step in self.steps.items():
-            optimizer = state.optimizers[name]
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-
-            with state.autocast():
-                outputs = step.function(state.model, batch)
-                if step.is_async:
-                    outputs = await outputs
-            outputs, loss = loss_of(outputs, step)
+            outputs, loss = loss_of(await step.call(state.model, batch, state.autocast), step)
 
             await publish(BeforeBackward, **at, outputs=outputs)
-            mean = loss if group_size == 1 else loss / group_size
-            reached = parameters_of(optimizer) if several else None
-            state.scaler.scale(mean).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            reached = parameters_of(state.optimizers[name]) if several else None
+            state.scaler.scale(self.gradients.share(loss)).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
             await publish(AfterBackward, **at, outputs=outputs)
 
             if ends_group:
-                state.scaler.unscale_(optimizer)
-                grad_norm = self.gradients.clip(optimizer)
-                await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
-                state.scaler.step(optimizer)
-                state.scaler.update()
-                optimizer.zero_grad()
-                await publish(AfterOptimizerStep, **at)
-
+                grad_norm = await self._step(state, at)
+                if grad_norm is not None:
+                    outputs = {"grad_norm": grad_norm, **outputs}
             returned |= {f"{name}/{k}": v for k, v in outputs.items()} if several else outputs
+        if ends_group:
+            state.scaler.update()
+            state.accumulated = 0
         return returned
 
-    async def _finish_group(self, state: RunState) -> None:
-        """Step with the gradients of a last group that only the loader's end made the last."""
-        rest = state.iter % self.gradients.accumulate
-        if rest == 0 or state.max_iters is not None or state.stopping:
-            return
-        for optimizer in state.optimizers.values():
-            self.gradients.rescale_rest(optimizer, rest)
-            state.scaler.unscale_(optimizer)
-            self.gradients.clip(optimizer)
-            state.scaler.step(optimizer)
-            state.scaler.update()
-            optimizer.zero_grad()
+    async def _step(self, state: RunState, at: _Place) -> Tensor | None:
+        """Have an optimizer step; return the norm of its gradients if they are clipped by norm."""
+        publish, optimizer = state.bus.publish, state.optimizers[at["optimizer"]]
+        state.scaler.unscale_(optimizer)
+        grad_norm = self.gradients.complete(optimizer, state.accumulated)
+        await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
+        state.scaler.step(optimizer)
+        optimizer.zero_grad()
+        await publish(AfterOptimizerStep, **at)
+        return grad_norm
+
+    async def _end_last_group(self, state: RunState) -> None:
+        """Step with a group that nobody could know to be the last before the loader's end."""
+        *_, num_batches = state.completed
+        for name in self.steps:
+            at = _Place(batch_idx=num_batches - 1, num_batches=num_batches, optimizer=name)
+            await self._step(state, at)
+        state.scaler.update()
+        state.accumulated = 0
 
     async def _validate(self, state: RunState, completed: int, *, is_last: bool = False) -> None:
         for name, loop in state.val.items():
-            if loop.is_due(completed, is_last=is_last):
+            if not state.stopping and loop.is_due(completed, is_last=is_last):
                 state.metrics |= await loop.run(state, name)
-                await state.safe_point()
+                state.blocked_ns = state.bus.blocking_ns
 
 
 class EpochTrainLoop(TrainLoop):
@@ -200,36 +203,35 @@ class EpochTrainLoop(TrainLoop):
     async def run(self, state: RunState) -> None:
         """Train, from where the state's counters are."""
         publish, loader, limit = state.bus.publish, self.open(), state.limit("train")
-        num_batches, max_epochs = (
-            number_of_batches(loader, limit),
-            state.length(self.max_epochs, "epochs"),
-        )
+        num_batches = number_of_batches(loader, limit)
+        max_epochs = state.length(self.max_epochs, "epochs")
         max_iters = None if num_batches is None else max_epochs * num_batches
-        state.plan(max_epochs=max_epochs, max_iters=max_iters)
-        async with state.bracket(BeforeTrain, AfterTrain):
-            await self._validate(state, state.epoch)
+        state.begin_training(max_epochs=max_epochs, max_iters=max_iters)
+        async with bracket(state, "train", BeforeTrain, AfterTrain):
+            if state.iter == 0:
+                await self._validate(state, 0)
             while state.epoch < max_epochs and not state.stopping:
                 set_epoch(loader, state.epoch)
                 await publish(BeforeTrainEpoch)
                 state.model.train()
                 is_complete = await self._train_epoch(state, loader, num_batches, limit)
                 await state.publish_landed(wait=True)  # the host waits for the device here
-                state.completed = (state.epoch + is_complete, state.iter)
+                if is_complete:
+                    if state.accumulated and state.epoch + 1 == max_epochs:
+                        await self._end_last_group(state)
+                    state.completed = (state.epoch + 1, state.iter, 0)
                 await publish(AfterTrainEpoch, is_complete=is_complete)
-                await state.safe_point()
+                await state.safe_point.reach()
                 if is_complete:
                     state.epoch += 1
-                    is_last = state.epoch == max_epochs
-                    await self._validate(state, state.epoch, is_last=is_last)
-            await self._finish_group(state)
+                    await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
 
     async def _train_epoch(
         self, state: RunState, loader: Loader, num_batches: int | None, limit: int | None
     ) -> bool:
-        """Train on the batches of an epoch; return whether it came to the end of it."""
-        # After a resume in the middle of an epoch, the batches before it are skipped.
-        start = state.iter - state.epoch * num_batches if num_batches else 0
-        began, batch_idx = time.perf_counter(), -1
+        """Train on the batches of an epoch that are not done yet; return whether all are now."""
+        *_, start = state.completed
+        began = time.perf_counter()
         async with aclosing(batches(loader, "train", start=start, limit=limit)) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
@@ -264,27 +266,25 @@ class IterTrainLoop(TrainLoop):
         """Train, from where the state's counters are."""
         publish, loader = state.bus.publish, self.open()
         max_iters = state.length(self.max_iters, "iters")
-        state.plan(max_epochs=1, max_iters=max_iters)
-        async with state.bracket(BeforeTrain, AfterTrain):
-            await self._validate(state, state.iter)
+        state.begin_training(max_epochs=1, max_iters=max_iters)
+        async with bracket(state, "train", BeforeTrain, AfterTrain):
+            if state.iter == 0:
+                await self._validate(state, 0)
             if state.iter < max_iters and not state.stopping:
                 await publish(BeforeTrainEpoch)
                 state.model.train()
                 await self._train_iters(state, loader, max_iters)
                 await state.publish_landed(wait=True)  # the host waits for the device here
-                is_complete = state.iter == max_iters
-                state.completed = (int(is_complete), state.iter)
-                await publish(AfterTrainEpoch, is_complete=is_complete)
-                await state.safe_point()
+                await publish(AfterTrainEpoch, is_complete=state.iter == max_iters)
+                await state.safe_point.reach()
 
     async def _train_iters(self, state: RunState, loader: Loader, max_iters: int) -> None:
-        began = time.perf_counter()
-        async with aclosing(endless(loader, "train")) as stream:
+        began, limit = time.perf_counter(), state.limit("train")
+        async with aclosing(endless(loader, "train", start=state.iter, limit=limit)) as stream:
             async for batch in stream:
                 await self._train_iter(state, state.iter, max_iters, batch, began)
                 is_last = state.iter == max_iters
-                if not state.stopping:
-                    await self._validate(state, state.iter, is_last=is_last)
+                await self._validate(state, state.iter, is_last=is_last)
                 if is_last or state.stopping:
                     return
                 began = time.perf_counter()

@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
-from .errors import StepError
+from .errors import ConfigurationError, StepError
 from .steps import Step, is_scalar
 from .tree import batch_size
 
@@ -40,23 +40,46 @@ class Averages:
     def reset(self) -> None:
         """Forget everything."""
         self._sums: dict[str, torch.Tensor | float] = {}
-        self._samples = 0
+        self._samples: dict[str, int] = {}
 
     def update(self, outputs: Any, batch: Any) -> None:
-        """Add a batch.
+        """Add a batch; a scalar that is missing from some is averaged over the others.
 
         Raises:
             StepError: If the step returned something else than scalars by name.
         """
-        samples = batch_size(batch) or 1
-        self._samples += samples
+        size = batch_size(batch)
+        samples = 1 if size is None else size
+        if samples == 0:  # its mean is NaN
+            return
         for name, value in scalars_of(outputs, self._step).items():
-            number = value.detach().float() if isinstance(value, torch.Tensor) else value
+            number = _summable(value) if isinstance(value, torch.Tensor) else value
             self._sums[name] = self._sums.get(name, 0.0) + number * samples
+            self._samples[name] = self._samples.get(name, 0) + samples
 
     def compute(self) -> dict[str, float]:
         """Return the means. The host waits for the device here."""
-        return {name: float(total) / self._samples for name, total in self._sums.items()}
+        return {name: float(total) / self._samples[name] for name, total in self._sums.items()}
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Refuse what is no metric.
+
+    Raises:
+        ConfigurationError: With its name.
+    """
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric) or isinstance(metric, type):
+            raise ConfigurationError(
+                f"metric {name!r} must be an object with update(outputs, batch), compute() and "
+                f"reset(), got {metric!r}"
+            )
+
+
+def _summable(scalar: torch.Tensor) -> torch.Tensor:
+    # The loss under autocast has 8 bits of mantissa, and a data set a million samples.
+    dtype = torch.float32 if scalar.device.type == "mps" else torch.float64
+    return scalar.detach().reshape(()).to(dtype)
 
 
 def scalars_of(outputs: Any, step: Step) -> dict[str, torch.Tensor | float]:
@@ -96,9 +119,8 @@ def numbers_of(name: str, value: Any) -> dict[str, float]:
 
 
 def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
+    if not is_scalar(value):
         raise StepError(
             f"metric {name!r} is {type(value).__name__} {value!r:.100}; expected a number"
-        ) from error
+        )
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)

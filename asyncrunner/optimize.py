@@ -27,36 +27,40 @@ class Gradients:
             if limit is not None and not limit > 0:
                 raise ConfigurationError(f"{option} must be above 0, got {limit!r}")
 
-    def group(self, iter: int, max_iters: int | None) -> tuple[int, bool]:
-        """Return the size of the group that the iteration belongs to, and whether it ends it.
+    def ends_group(self, iter: int, max_iters: int | None) -> bool:
+        """Whether the optimizer is to step in this iteration.
 
-        Groups are counted over the whole training, across epochs. MMEngine's rule
-        (OptimWrapper.should_update): the last group is averaged over the iterations it has.
+        Groups are counted over the whole training, across epochs, and the last one may be smaller:
+        MMEngine's rule (OptimWrapper.should_update).
         """
-        if self.accumulate == 1:
-            return 1, True
-        ends = (iter + 1) % self.accumulate == 0
-        if max_iters is None:
-            return self.accumulate, ends
-        rest = max_iters % self.accumulate
-        size = rest if iter >= max_iters - rest else self.accumulate
-        return size, ends or iter + 1 == max_iters
+        return (iter + 1) % self.accumulate == 0 or iter + 1 == max_iters
 
-    def rescale_rest(self, optimizer: Optimizer, rest: int) -> None:
-        """Average over `rest` iterations what was averaged as a part of a full group."""
-        for parameter in parameters_of(optimizer):
-            if parameter.grad is not None:
-                parameter.grad.mul_(self.accumulate / rest)
+    def share(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return what the loss adds to the mean over a full group."""
+        return loss if self.accumulate == 1 else loss / self.accumulate
 
-    def clip(self, optimizer: Optimizer) -> torch.Tensor | None:
-        """Clip in place; return the total norm before it, on the device, if it is clipped."""
+    def complete(self, optimizer: Optimizer, iterations: int) -> torch.Tensor | None:
+        """Make the mean one over the iterations that the group has, and clip.
+
+        Returns:
+            The total norm before clipping, on the device; None without clipping by norm.
+        """
+        if iterations != self.accumulate:
+            for parameter in parameters_of(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self.accumulate / iterations)
+        return self._clip(optimizer)
+
+    def _clip(self, optimizer: Optimizer) -> torch.Tensor | None:
+        norm = None
+        if self.clip_norm is not None:
+            norm = torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), self.clip_norm)
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters_of(optimizer), self.clip_value)
-        if self.clip_norm is None:
-            return None
-        return torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), self.clip_norm)
+        return norm
 
 
 def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:
-    """Return every parameter that the optimizer changes."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """Return every parameter that the optimizer changes; frozen ones are left out."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -2,10 +2,10 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 from asyncrunner_events import (
     MOUNT_POINTS,
@@ -14,12 +14,14 @@ from asyncrunner_events import (
     BeforeRun,
     BeforeSaveCheckpoint,
     CheckpointFailed,
+    CheckpointRejected,
     Event,
     MountPoint,
     ResumeInexact,
 )
 
-from .build import Model, Optimizers, build_model, build_optimizers, check_names
+from .brackets import bracket
+from .build import Model, Optimizers, build_model, build_optimizers, check_names, check_parts
 from .bus import Bus
 from .causation import INSIDE
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -38,6 +40,7 @@ from .tree import snapshot
 from .worker import Worker
 
 Metrics = dict[str, float]
+T = TypeVar("T")
 
 
 class Runner:
@@ -46,7 +49,7 @@ class Runner:
     Args:
         model: The model, or a function that makes it when the first run starts (after seeding).
         optimizer: An optimizer, several by name, or a function of the model that returns either.
-        train: The train loop: `EpochTrainLoop`, `IterTrainLoop`, or an object with
+        train: The train loop: `EpochTrainLoop`, `IterTrainLoop`, or an object of your own with
             `async def run(state)`.
         val: The validation loop, or several by the name of their data set.
         test: The test loop.
@@ -83,10 +86,12 @@ class Runner:
             raise ConfigurationError(
                 f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}"
             )
+        val_loops = val if isinstance(val, Mapping) else {} if val is None else {"val": val}
+        check_parts(train=train, optimizer=optimizer, val=val_loops, test=test)
         self.model = model
         self.optimizer = optimizer
         self.train_loop = train
-        self.val_loops = {"val": val} if isinstance(val, ValLoop) else dict(val or {})
+        self.val_loops = dict(val_loops)
         self.test_loop = test
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.name = name
@@ -102,7 +107,7 @@ class Runner:
         self.on = self.bus.on
         self.publish = self.bus.publish
         self._state: RunState | None = None
-        self._is_running = False
+        self._task: asyncio.Task[Any] | None = None
         self._fired: set[type[Event]] | None = None
 
     @property
@@ -117,7 +122,13 @@ class Runner:
         return self._state
 
     def stop(self, reason: str, *, by: str = "") -> None:
-        """End the run after the current iteration; to be called from a subscriber."""
+        """End the run after the current iteration; may be called from any thread.
+
+        Raises:
+            ConfigurationError: If no run is going on.
+        """
+        if self._task is None:
+            raise ConfigurationError("there is no run to stop")
         self.state.stop(reason, by=by)
 
     def describe(self) -> str:
@@ -158,11 +169,8 @@ class Runner:
             load: A checkpoint to take the weights from.
             resume: A checkpoint to go on from.
         """
-        if self.train_loop is None or self.optimizer is None:
-            missing = "train=" if self.train_loop is None else "optimizer="
-            has = "optimizer=" if self.train_loop is None else "train="
-            given = f" ({has} was)" if self.train_loop or self.optimizer is not None else ""
-            raise ConfigurationError(f"train() needs {missing}, which was not given{given}")
+        if self.train_loop is None:
+            raise ConfigurationError("train() needs train= and optimizer=, which were not given")
         if load is not None and resume is not None:
             raise ConfigurationError("train() takes load= or resume=, not both")
         async with self._a_run(training=True) as state:
@@ -179,7 +187,8 @@ class Runner:
         async with self._a_run() as state:
             await self._load(load, resume=False)
             for name, loop in self.val_loops.items():
-                state.metrics |= await loop.run(state, name)
+                if not state.stopping:
+                    state.metrics |= await loop.run(state, name)
             return state.metrics
 
     async def test(self, *, load: str | Path | None = None) -> Metrics:
@@ -192,32 +201,35 @@ class Runner:
 
     @asynccontextmanager
     async def _a_run(self, *, training: bool = False) -> AsyncGenerator[RunState]:
-        if self._is_running:
+        if self._task is not None:
             raise ConfigurationError("this runner is running already: await that run first")
-        self._is_running = True
+        self._task = asyncio.current_task()
         try:
             run_starts(self)
             settings = Settings.from_environment()
-            seed = self.seed if settings.seed is None else settings.seed
-            if seed is not None:
-                seed_everything(seed)
             self._fired = set() if settings.dry_run else None
-            state = self._state = self._built(settings, training=training)
-            with deterministic_algorithms(self.deterministic), self._outputs(settings, seed):
-                async with self.bus, state.bracket(BeforeRun, AfterRun, runner=self):
-                    yield state
+            seed = self.seed if settings.seed is None else settings.seed
+            with deterministic_algorithms(self.deterministic):
+                if seed is not None:
+                    seed_everything(seed)
+                state = self._state = self._built(settings, training=training)
+                with closing(state), self._outputs(settings, seed):
+                    async with self.bus, bracket(state, None, BeforeRun, AfterRun, runner=self):
+                        yield state
         finally:
-            self._is_running = False
+            self._task = None
 
     def _built(self, settings: Settings, *, training: bool) -> RunState:
         state = self._state
         if state is None:
             device = pick_device(settings.device or self.device)
             model = build_model(self.model, device)
-            state = RunState(model, self.bus, device, precision=self.precision, val=self.val_loops)
+            state = RunState(model, self.bus, device, precision=self.precision)
         if training and not state.optimizers:
-            state.optimizers = build_optimizers(self.optimizer, state.model)
-            check_names(getattr(self.train_loop, "steps", state.optimizers), state.optimizers)
+            optimizers = build_optimizers(self.optimizer, state.model)
+            check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
+            state.optimizers = optimizers
+        state.val = self.val_loops
         state.begin(settings)
         return state
 
@@ -248,35 +260,44 @@ class Runner:
     async def save_checkpoint(self, path: str | Path) -> None:
         """Write a checkpoint: weights, optimizers, scaler and counters.
 
-        From inside a subscriber it is written right after the current mount point, when every
-        subscriber there has done its part.
+        During a run it is written between two iterations. A subscriber that calls this goes on at
+        once, and the loop writes the checkpoint when the mount point is done; any other task waits
+        until it is written.
 
         Raises:
             CheckpointError: If it cannot be written.
         """
-        if INSIDE.get() is None:
-            await self._save(Path(path))
+        path = Path(path)
+        inside = INSIDE.get()
+        if self._task is None:
+            async with self.bus:
+                await self._save(path)
+        elif inside is not None and inside[0] is self.bus:
+            self.state.safe_point.ask(lambda: self._save(path))
+        elif asyncio.current_task() is self._task:
+            await self._save(path)
         else:
-            self.state.at_safe_point.append(lambda: self._save(Path(path)))
+            await self.state.safe_point.wait_for(lambda: self._save(path))
 
     async def _save(self, path: Path) -> None:
         checkpoint = checkpoint_of(self.state)
         await self.bus.publish(BeforeSaveCheckpoint, path=str(path), checkpoint=checkpoint)
-        worker = Worker("asyncrunner checkpoint")
         try:
-            saved = await worker.run(lambda: write_checkpoint(path, checkpoint))
+            saved = await _in_thread(lambda: write_checkpoint(path, checkpoint))
         except CheckpointError as error:
             number = getattr(error.__cause__, "errno", None)
             await self.bus.publish(CheckpointFailed, path=str(path), error=str(error), errno=number)
             raise
-        finally:
-            worker.close()
         await self.bus.publish(saved)
 
     async def _load(self, path: str | Path | None, *, resume: bool) -> None:
         if path is None:
             return
-        checkpoint = read_checkpoint(Path(path))
+        try:
+            checkpoint = await _in_thread(lambda: read_checkpoint(Path(path)))
+        except CheckpointError as error:
+            await self.bus.publish(CheckpointRejected, path=str(path), reason=str(error))
+            raise
         await self.bus.publish(AfterLoadCheckpoint, path=str(path), checkpoint=checkpoint)
         reasons = restore(self.state, checkpoint, resume=resume)
         if reasons:
@@ -292,7 +313,7 @@ class Runner:
             tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder,
         ):
             await self._save(Path(folder, "checkpoint"))
-            await self._load(Path(folder, "checkpoint"), resume=True)
+            await self._load(Path(folder, "checkpoint"), resume=False)
             state.val = {}
             await self.train_loop.run(state)
             for name, loop in self.val_loops.items():
@@ -301,6 +322,14 @@ class Runner:
             if test is not None:
                 state.metrics |= await test.run(state, "test")
         return state.metrics
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    worker = Worker("asyncrunner checkpoint")
+    try:
+        return await worker.run(function)
+    finally:
+        worker.close()
 
 
 def _is_inside_event_loop() -> bool:

@@ -31,13 +31,17 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if isinstance(self.every, Mapping):
-            if not self.every:
-                raise ConfigurationError("every must not be an empty dict")
             for start, every in self.every.items():
                 positive_int("every: the unit an interval starts at", start)
                 positive_int("every", every)
+            if 1 not in self.every:
+                raise ConfigurationError(
+                    f"every must say what holds from 1 on, as in {{1: 5, 11: 2}}, got {self.every}"
+                )
         else:
             positive_int("every", self.every)
+        if self.begin != 0:
+            positive_int("begin", self.begin)
 
     def is_due(self, completed: int, *, is_last: bool) -> bool:
         """Whether it is due when so many units are completed."""
@@ -48,5 +52,4 @@ class Schedule:
     def _interval(self, unit: int) -> int:
         if isinstance(self.every, int):
             return self.every
-        starts = [start for start in self.every if start <= unit]
-        return self.every[max(starts) if starts else min(self.every)]
+        return self.every[max(start for start in self.every if start <= unit)]

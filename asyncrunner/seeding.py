@@ -28,9 +28,9 @@ def deterministic_algorithms(wanted: bool) -> Generator[None]:
         return
     before = (
         torch.are_deterministic_algorithms_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
+        torch.is_deterministic_algorithms_warn_only_enabled(),
     )
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     # cuBLAS needs this for reproducible results, and reads it when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -38,5 +38,5 @@ def deterministic_algorithms(wanted: bool) -> Generator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn

@@ -1,40 +1,26 @@
 """What a loop works on, and what it shares with the runner."""
 
 import contextlib
-import logging
-import traceback
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import anyio
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from asyncrunner_events import (
-    Event,
-    MetricsReady,
-    RunFailed,
-    RunInterrupted,
-    Stage,
-    StopRequested,
-)
+from asyncrunner_events import MetricsReady, Stage, StopRequested
 
 from .bus import Bus
 from .device import HostCopies, Pace
 from .errors import ConfigurationError
+from .safe_point import SafePoint
 from .settings import Settings
 
 if TYPE_CHECKING:
     from .evaluation import ValLoop
 
-logger = logging.getLogger("asyncrunner")
-
 Precision = Literal["fp32", "bf16", "fp16"]
-CLEANUP_S = 30.0
-"""Seconds that the clean-up mount points get after an error or a cancellation."""
 
 
 class Loop(Protocol):
@@ -64,32 +50,33 @@ class RunState:
     settings: Settings = field(default_factory=Settings)
     """What was chosen from outside the script."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    """The metrics of the last validation on each data set."""
+    """The metrics of the run's last validation on each data set."""
     scaler: torch.amp.GradScaler = field(init=False)
-    """Scales the loss under fp16 on CUDA; elsewhere it passes everything through."""
+    """Scales the loss under fp16; else it passes everything through."""
     pace: Pace = field(init=False)
     """Keeps the loop from running ahead of the device."""
     copies: HostCopies = field(init=False)
     """Scalars on their way to the host."""
+    safe_point: SafePoint = field(default_factory=SafePoint)
+    """What subscribers asked for that is done between two iterations, such as a checkpoint."""
     stop_reason: str | None = None
     """Why the run is to end after the current iteration, if it is."""
-    completed: tuple[int, int] = (0, 0)
-    """Epochs and iterations that are done: what a checkpoint stores. The counters of events are
-    incremented a little later, after the mount point that follows."""
-    at_safe_point: deque[Callable[[], Awaitable[None]]] = field(
-        default_factory=deque[Callable[[], Awaitable[None]]]
-    )
-    """What subscribers asked for that is done after the mount point, such as a checkpoint."""
+    completed: tuple[int, int, int] = (0, 0, 0)
+    """Epochs, iterations, and batches of the epoch after those, that are done: what a checkpoint
+    stores. The counters of events are incremented a little later, after the mount point."""
+    accumulated: int = 0
+    """Iterations whose gradients the optimizers have not stepped with yet."""
+    blocked_ns: int = 0
+    """`bus.blocking_ns` when the times of the iteration before were taken."""
+    failure: BaseException | None = None
+    """The error that was reported to end this run."""
 
     def __post_init__(self) -> None:
         self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.precision == "fp16" and self.device.type == "cuda"
-        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.pace = Pace(self.device, self.bus)
         self.copies = HostCopies(self.device)
         self._full_precision = contextlib.nullcontext()
-        self._failure: BaseException | None = None
 
     @property
     def epoch(self) -> int:
@@ -114,16 +101,27 @@ class RunState:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
 
-    def plan(self, *, max_epochs: int, max_iters: int | None) -> None:
-        """Say how long the training will be."""
-        self.bus.progress.update(max_epochs=max_epochs, max_iters=max_iters, stage="train")
-
     def begin(self, settings: Settings) -> None:
-        """Begin a run: forget what ended the one before."""
+        """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
-        self.stop_reason = None
-        self._failure = None
-        self.at_safe_point.clear()
+        self.metrics = {}
+        self.stop_reason = self.failure = None
+        self.epoch, self.iter, _ = self.completed
+        self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
+
+    def close(self) -> None:
+        """End what belongs to one run only."""
+        self.safe_point.close()
+        self.copies.clear()
+        self.pace.close()
+
+    def begin_training(self, *, max_epochs: int, max_iters: int | None) -> None:
+        """Say how long the training will be, and forget gradients that were left from before."""
+        self.bus.progress.update(max_epochs=max_epochs, max_iters=max_iters)
+        self.accumulated = 0
+        self.blocked_ns = self.bus.blocking_ns
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
 
     def length(self, given: int, unit: Literal["epochs", "iters"]) -> int:
         """Return how many epochs or iterations to train for, by settings or else as given.
@@ -146,16 +144,6 @@ class RunState:
             return 2 if stage == "train" else 1
         return getattr(self.settings, f"limit_{stage}")
 
-    @contextlib.contextmanager
-    def in_stage(self, stage: Stage) -> Generator[None]:
-        """Have events say which loop is running."""
-        before = self.bus.progress["stage"]
-        self.bus.progress["stage"] = stage
-        try:
-            yield
-        finally:
-            self.bus.progress["stage"] = before
-
     @property
     def stopping(self) -> bool:
         """Whether somebody asked the run to end."""
@@ -174,39 +162,6 @@ class RunState:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
 
-    @contextlib.asynccontextmanager
-    async def bracket(
-        self, before: type[Event], after: type[Event], **fields: Any
-    ) -> AsyncGenerator[None]:
-        """Publish `before`, and `after` in every case: also when the block fails or is cancelled.
-
-        An error is reported once, by the innermost bracket that sees it, and is raised in the
-        end, whatever subscribers do after it: what they raise then is logged and noted on it.
-        """
-        try:
-            await self.bus.publish(before, **fields)
-            yield
-        except BaseException as error:
-            with anyio.move_on_after(CLEANUP_S, shield=True):
-                if error is not self._failure:
-                    self._failure = error
-                    await self._cleanup(error, failure_event(error))
-                await self._cleanup(error, after(**fields))
-            raise
-        await self.bus.publish(after, **fields)
-
-    async def _cleanup(self, first: BaseException, event: Event) -> None:
-        try:
-            await self.bus.publish(event)
-        except Exception as later:
-            first.add_note(f"and then, in {type(event).__name__}: {type(later).__name__}: {later}")
-            logger.error("%s failed after an error", type(event).__name__, exc_info=later)
-
-    async def safe_point(self) -> None:
-        """Do what subscribers asked for; the loop is between two things here."""
-        while self.at_safe_point:
-            await self.at_safe_point.popleft()()
-
     def copy_to_host(self, scalars: Mapping[str, torch.Tensor | float], **about: Any) -> None:
         """Start copying an iteration's scalars; `publish_landed` reports them with `about`."""
         counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
@@ -222,11 +177,3 @@ class RunState:
         """Publish `MetricsReady` for every copy that has landed; with `wait` for all of them."""
         for about, metrics in self.copies.landed(wait=wait):
             await self.bus.publish(MetricsReady, metrics=metrics, **about)
-
-
-def failure_event(error: BaseException) -> Event:
-    """Return the event that reports what ends a run."""
-    name = type(error).__name__
-    if not isinstance(error, Exception):  # a cancellation, Ctrl-C, SystemExit
-        return RunInterrupted(reason=f"{name}: {error}" if str(error) else name)
-    return RunFailed(error=f"{name}: {error}", traceback="".join(traceback.format_exception(error)))

@@ -1,19 +1,22 @@
 """What a step may be and may return."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from numbers import Real
 from typing import Any, cast
 
 import torch
 
 from .errors import ConfigurationError, StepError
-from .subscriber import is_async, name_of, where_defined
+from .modes import in_modes
+from .subscriber import name_of, where_defined
 
 StepFunction = Callable[[Any, Any], Any]
 """`step(model, batch)`; a function or a coroutine function."""
 
 
 class Step:
-    """A step function, and what is known of it once and for all.
+    """A user's step.
 
     Raises:
         ConfigurationError: If it cannot be called.
@@ -25,7 +28,14 @@ class Step:
                 f"the {stage} step must be a function step(model, batch), got {function!r}"
             )
         self.function = function
-        self.is_async = is_async(function)
+
+    async def call(
+        self, model: Any, batch: Any, modes: Callable[[], AbstractContextManager[object]]
+    ) -> Any:
+        """Return what the step returns; PyTorch is in `modes()` only while the step itself runs."""
+        with modes():
+            outputs = self.function(model, batch)
+        return await in_modes(outputs, modes) if hasattr(outputs, "__await__") else outputs
 
     def __str__(self) -> str:
         return f"{name_of(self.function)} ({where_defined(self.function)})"
@@ -41,7 +51,7 @@ def loss_of(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
         outputs = {"loss": outputs}
     if not isinstance(outputs, Mapping):
         raise StepError(
-            f"{step} returned {type(outputs).__name__}; expected the loss, or a dict "
+            f"{step} returned {type(outputs).__name__}; expected the loss, a tensor, or a dict "
             'with "loss" in it'
         )
     named = cast("dict[str, Any]", outputs)
@@ -64,11 +74,11 @@ def loss_of(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
 
 def scalars_in(outputs: Mapping[str, Any]) -> dict[str, torch.Tensor | float]:
     """Return those of the outputs that are numbers; they may be on the device."""
-    return {name: value for name, value in outputs.items() if is_scalar(value)}
+    return {str(name): value for name, value in outputs.items() if is_scalar(value)}
 
 
 def is_scalar(value: Any) -> bool:
     """Whether it is a number, or a tensor of one element, whose value is not looked at."""
     if isinstance(value, torch.Tensor):
         return value.numel() == 1 and not value.is_complex()
-    return isinstance(value, int | float)
+    return isinstance(value, int | float | Real)  # Real: NumPy's too

@@ -1,28 +1,54 @@
 """Doing something to every tensor in what a user calls a batch, or outputs."""
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 import torch
 
 
-def map_tensors(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
-    """Return `value` with `function` applied to its tensors.
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor."""
+    return isinstance(value, torch.Tensor)
 
-    Looks into dicts, lists, tuples and named tuples; anything else with a `to` method, such as a
-    packed sequence, counts as one tensor if `function` can take it, and the rest stays as it is.
+
+def map_tensors(
+    value: Any,
+    function: Callable[[Any], Any],
+    *,
+    is_leaf: Callable[[Any], bool] = is_tensor,
+) -> Any:
+    """Return `value` with `function` applied to its tensors, or to what else `is_leaf` says.
+
+    Looks into dicts, lists, tuples, named tuples and dataclasses, and keeps their types; the
+    rest stays as it is.
     """
-    if isinstance(value, torch.Tensor):
+    if is_leaf(value):
         return function(value)
+
+    def mapped(part: Any) -> Any:
+        return map_tensors(part, function, is_leaf=is_leaf)
+
     if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {key: map_tensors(item, function) for key, item in items}
+        given = cast("Mapping[Any, Any]", value)
+        changed = {key: mapped(part) for key, part in given.items()}
+        if type(given) is dict or not isinstance(given, MutableMapping):
+            return changed
+        whole = copy.copy(given)  # made anew it would lose what else it holds
+        for key, part in changed.items():
+            whole[key] = part
+        return whole
     if isinstance(value, list | tuple):
         sequence = cast("list[Any]", value)
-        mapped = [map_tensors(item, function) for item in sequence]
-        if hasattr(sequence, "_fields"):  # a named tuple
-            return type(sequence)(*mapped)
-        return type(sequence)(mapped)
+        parts = [mapped(part) for part in sequence]
+        named = hasattr(sequence, "_fields")
+        return type(sequence)(*parts) if named else type(sequence)(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        whole = copy.copy(value)
+        for field in dataclasses.fields(value):  # also of a frozen one
+            object.__setattr__(whole, field.name, mapped(getattr(value, field.name)))
+        return whole
     return value
 
 
@@ -31,11 +57,14 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for item in cast("Mapping[Any, Any]", value).values():
-            yield from tensors_in(item)
+        for part in cast("Mapping[Any, Any]", value).values():
+            yield from tensors_in(part)
     elif isinstance(value, list | tuple):
-        for item in cast("list[Any]", value):
-            yield from tensors_in(item)
+        for part in cast("list[Any]", value):
+            yield from tensors_in(part)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
 
 
 def detached(value: Any) -> Any:

@@ -18,7 +18,7 @@ from asyncrunner import IterTrainLoop, Runner, ValLoop, events
 
 TEXT = "\n\n".join(topics.values())
 CHARACTERS = sorted(set(TEXT))
-CONTEXT = 64
+CONTEXT = 96
 """Characters that the model looks back at."""
 
 
@@ -79,7 +79,7 @@ class GPT(nn.Module):
         return linear(self.norm(x), self.embedding.weight)
 
     @torch.no_grad()
-    def write(self, length: int, temperature: float = 0.6) -> str:
+    def write(self, length: int, temperature: float = 0.7) -> str:
         """Return a text that follows a line break."""
         ids = [CHARACTERS.index("\n")]
         for _ in range(length):
@@ -123,7 +123,7 @@ def step(model: nn.Module, windows: Tensor) -> dict[str, Tensor]:
     return {"loss": cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())}
 
 
-def build(iters: int = 1500, lr: float = 6e-3, batch_size: int = 16, every: int = 300) -> Runner:
+def build(iters: int = 1500, lr: float = 6e-3, batch_size: int = 12, every: int = 300) -> Runner:
     """Return the runner; `every` is how often it validates and writes, in iterations."""
     train, val = data()
     runner = Runner(
@@ -136,6 +136,7 @@ def build(iters: int = 1500, lr: float = 6e-3, batch_size: int = 16, every: int 
         ),
         val=ValLoop(DataLoader(val, batch_size=64), step, every=every),
         run_dir="runs/lm",
+        log_every=50,
         seed=0,
     )
 
@@ -153,7 +154,7 @@ def build(iters: int = 1500, lr: float = 6e-3, batch_size: int = 16, every: int 
     async def sample(event: events.AfterTrainIter) -> None:
         model = runner.state.model
         assert isinstance(model, GPT)
-        await runner.publish(Sampled(text=model.write(length=500)))
+        await runner.publish(Sampled(text=model.write(length=400)))
 
     @runner.on(Sampled, mode="background")
     def show(event: Sampled) -> None:

@@ -133,7 +133,7 @@ def _data_schema(event_type: type[Event]) -> Json:
     }
     for outside in ("additionalProperties", "title", "description"):
         schema.pop(outside, None)
-    return {"type": "object", "properties": fields, **schema}
+    return {**_ENVELOPE["data"], "properties": fields, **schema}
 
 
 class _AsWritten(GenerateJsonSchema):

@@ -1,8 +1,8 @@
 """One line of CloudEvents JSON back to the event it was.
 
 A line is validated in one pass: pydantic-core picks the event's type by the `type` attribute and
-builds the event out of the JSON itself (2 µs for an event, 3 µs for the whole of `parse`;
-decoding the JSON first would cost 1.3 µs more).
+builds the event out of the JSON itself (2.0 µs; 3.4 µs with its stamp. Decoding the JSON first
+would cost 1.2 µs more).
 
 What a reader may meet from a newer writer is no error: fields that it does not know are left out,
 and an event that it does not know, or one whose fields changed their meaning (`.v2`), becomes an
@@ -29,7 +29,6 @@ EVENTS: tuple[type[Event], ...] = (*MOUNT_POINTS, *GRADIENT_POINTS, *PROBES, *FA
 
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(\S+)\.v([0-9]+)")
 _SOURCE = re.compile(r"/asyncrunner/runs/([^/]*)/attempts/([0-9]+)/ranks/([0-9]+)")
-_NANOSECONDS = 1_000_000_000
 
 
 class EventParseError(ValueError):
@@ -170,20 +169,21 @@ def _origin(source: str) -> tuple[str, int, int]:
 
 
 def _time_ns(text: str) -> int:
-    if len(text) == 30 and text[19] == "." and text[29] == "Z":  # as we write it
-        return _second(text[:19] + "Z") * _NANOSECONDS + int(text[20:29])
-    return _second(text) * _NANOSECONDS + datetime.fromisoformat(text).microsecond * 1000
-
-
-@lru_cache(maxsize=8)
-def _second(text: str) -> int:
     try:
+        if len(text) == 30 and text[19] == "." and text[29] == "Z":  # as we write it
+            return _second_ns(text[:19]) + int(text[20:29])
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError("it has no time zone")
     except ValueError as error:
         raise ValueError(f"time: {text!r} is not an RFC 3339 time: {error}") from None
-    return int(moment.replace(microsecond=0).timestamp())
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 1_000_000_000 + moment.microsecond * 1000
+
+
+@lru_cache(maxsize=8)
+def _second_ns(text: str) -> int:
+    return int(datetime.fromisoformat(text + "Z").timestamp()) * 1_000_000_000
 
 
 def _what_is_wrong(error: ValidationError) -> str:

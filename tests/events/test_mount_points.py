@@ -1,5 +1,6 @@
-import asyncrunner_events
 import pytest
+
+import asyncrunner_events
 from asyncrunner_events import (
     EVENTS,
     GRADIENT_POINTS,

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from asyncrunner_events import AfterTrainEpoch, AfterTrainIter, CheckpointSaved, Event, MetricsReady
 from pydantic import ValidationError
+
+from asyncrunner_events import AfterTrainEpoch, AfterTrainIter, CheckpointSaved, Event, MetricsReady
 
 
 class Unreadable(torch.Tensor):
@@ -16,7 +17,7 @@ class Unreadable(torch.Tensor):
     def _read(self) -> Any:
         raise AssertionError("the value was read")
 
-    __float__ = __int__ = __index__ = __bool__ = __complex__ = item = tolist = _read  # pyright: ignore[reportAssignmentType]
+    __float__ = __int__ = __index__ = __bool__ = __complex__ = item = tolist = _read
 
 
 class EverySort(Event):
@@ -26,18 +27,21 @@ class EverySort(Event):
     flag: bool = False
     turning: complex = 0j
     took: timedelta = timedelta()
-    nested: dict[str, list[float | None]] = {}  # noqa: RUF012
+    nested: dict[str, list[float | None]] = {}
     either: float | str = 0.0
 
 
-DEVICE_SCALARS = [
-    torch.ones(()).as_subclass(Unreadable),
-    torch.ones(1).as_subclass(Unreadable),
-    torch.ones(2, 2),
-    torch.tensor(1),
-    np.ones(()),
-    np.ones(1),
-]
+UNREADABLE = torch.ones(()).as_subclass(Unreadable)
+DEVICE_SCALARS: dict[str, Any] = {
+    "unreadable": UNREADABLE,
+    "float tensor": torch.ones(()),
+    "int tensor": torch.tensor(1),
+    "bool tensor": torch.tensor(True),
+    "tensor of one": torch.ones(1),
+    "tensor of many": torch.ones(2, 2),
+    "array": np.ones(()),
+    "array of one": np.ones(1),
+}
 
 FIELDS: list[tuple[type[Event], dict[str, Any], str]] = [
     (MetricsReady, {"metrics": {"loss": None}}, "metrics.loss"),
@@ -66,8 +70,10 @@ def put_in(fields: Any, value: Any) -> Any:
             return value
 
 
-@pytest.mark.parametrize("scalar", DEVICE_SCALARS, ids=lambda scalar: type(scalar).__name__)
-@pytest.mark.parametrize(("event_type", "fields", "place"), FIELDS, ids=lambda part: str(part))
+@pytest.mark.parametrize("scalar", DEVICE_SCALARS.values(), ids=DEVICE_SCALARS.keys())
+@pytest.mark.parametrize(
+    ("event_type", "fields", "place"), FIELDS, ids=[place for _, _, place in FIELDS]
+)
 def test_a_tensor_in_a_scalar_field_is_refused_by_the_fields_name_and_not_read(
     event_type: type[Event], fields: dict[str, Any], place: str, scalar: Any
 ):
@@ -81,9 +87,7 @@ def test_a_tensor_in_a_scalar_field_is_refused_by_the_fields_name_and_not_read(
 
 def test_a_tensor_in_a_text_field_is_refused_and_not_read():
     with pytest.raises(ValidationError, match="path"):
-        CheckpointSaved.model_validate(
-            {"path": DEVICE_SCALARS[0], "size_bytes": 1, "duration_s": 1.0}
-        )
+        CheckpointSaved.model_validate({"path": UNREADABLE, "size_bytes": 1, "duration_s": 1.0})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -101,7 +105,7 @@ def test_refusing_a_tensor_does_not_wait_for_the_device():
 @pytest.mark.parametrize(
     "number",
     [1, 1.0, True, "1", np.float32(1), np.float64(1), np.int8(1), np.bool_(True), Fraction(1)],
-    ids=lambda number: type(number).__name__,
+    ids=repr,
 )
 def test_a_number_on_the_host_is_accepted(number: Any):
     event = MetricsReady.model_validate({"metrics": {"loss": number}})

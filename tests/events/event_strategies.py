@@ -1,9 +1,10 @@
 """Events of every type, with any content and any stamp."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from hypothesis import strategies as st
 
 from asyncrunner_events import EVENTS, Event
-from hypothesis import strategies as st
 
 E = TypeVar("E", bound=Event)
 
@@ -28,8 +29,8 @@ def stamped(event: E, **stamp: Any) -> E:
 @st.composite
 def any_events(draw: st.DrawFn) -> Event:
     event_type = draw(st.sampled_from(EVENTS))
-    fields = {
-        name: st.from_type(field.annotation)  # pyright: ignore[reportArgumentType]
+    fields: dict[str, st.SearchStrategy[Any]] = {
+        name: st.from_type(cast("type[Any]", field.annotation))
         for name, field in event_type.model_fields.items()
         if name not in event_type.live_fields
     }
