@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asyncrunner")
 
-CLEANUP_S = 30.0
-"""Seconds that the subscribers of each clean-up event get after an error or a cancellation."""
-
 # What ends a run from outside. Everything else is an error, also what does not derive from
 # Exception: torch's CheckpointException does not.
 _INTERRUPTIONS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
@@ -43,7 +40,7 @@ async def bracket(
         except BaseException as error:
             await _report(state, error)
             await _publish_despite(state, error, after(**fields))
-            await _despite(error, "a checkpoint after it", state.safe_point.reach)
+            await _despite(state, error, "a checkpoint after it", state.safe_point.reach)
             raise
         event = after(**fields)
         try:
@@ -83,13 +80,15 @@ async def _report(state: "RunState", error: BaseException) -> None:
 async def _publish_despite(state: "RunState", first: BaseException, event: Event) -> None:
     """Publish in a run that has failed, and let no failure of a subscriber hide the first one."""
     what = type(event).__name__
-    await _despite(first, what, lambda: state.bus.publish(event))
+    await _despite(state, first, what, lambda: state.bus.publish(event))
     if event.seq < 0:  # not delivered: a background subscriber's error was raised in its place
-        await _despite(first, what, lambda: state.bus.publish(event))
+        await _despite(state, first, what, lambda: state.bus.publish(event))
 
 
-async def _despite(first: BaseException, what: str, act: Callable[[], Awaitable[None]]) -> None:
-    with anyio.move_on_after(CLEANUP_S, shield=True) as scope:
+async def _despite(
+    state: "RunState", first: BaseException, what: str, act: Callable[[], Awaitable[None]]
+) -> None:
+    with anyio.move_on_after(state.cleanup_s, shield=True) as scope:
         try:
             await act()
         except _INTERRUPTIONS:
@@ -98,5 +97,6 @@ async def _despite(first: BaseException, what: str, act: Callable[[], Awaitable[
             first.add_note(f"and then, in {what}: {type(later).__name__}: {later}")
             logger.error("%s failed after an error", what, exc_info=later)
     if scope.cancelled_caught:
-        first.add_note(f"and then, in {what}: a subscriber was cut off after {CLEANUP_S:g} s")
-        logger.error("%s was cut off after %g s", what, CLEANUP_S)
+        cut = f"a subscriber was cut off after {state.cleanup_s:g} s"
+        first.add_note(f"and then, in {what}: {cut}")
+        logger.error("%s: %s", what, cut)

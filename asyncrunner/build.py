@@ -8,8 +8,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .errors import ConfigurationError
-from .evaluation import TestLoop, ValLoop
-from .loops import TrainLoop
 
 Model = nn.Module | Callable[[], nn.Module]
 Optimizers = Optimizer | Mapping[str, Optimizer] | Callable[[nn.Module], Any]
@@ -66,16 +64,16 @@ def check_parts(
             "train must be an EpochTrainLoop, an IterTrainLoop or an object with "
             f"`async def run(state)`, got {train!r}"
         )
-    if isinstance(train, TrainLoop) and optimizer is None:
+    if hasattr(train, "steps") and optimizer is None:  # a loop of the user's may need none
         raise ConfigurationError("train= was given without optimizer=: training needs both")
     if train is None and optimizer is not None:
         raise ConfigurationError("optimizer= was given without train=: training needs both")
     for name, loop in val.items():
-        if not isinstance(loop, ValLoop):
+        if getattr(loop, "stage", None) != "val":
             raise ConfigurationError(
                 f"val must be a ValLoop or a dict of them, {name!r} is {loop!r}"
             )
-    if test is not None and (not isinstance(test, TestLoop) or isinstance(test, ValLoop)):
+    if test is not None and getattr(test, "stage", None) != "test":
         raise ConfigurationError(f"test must be a TestLoop, got {test!r}")
 
 

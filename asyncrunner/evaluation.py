@@ -34,6 +34,7 @@ from .batches import Loader, batches, number_of_batches, open_loader
 from .brackets import bracket
 from .device import to_device
 from .metrics import Averages, Metric, check_metrics, numbers_of
+from .modes import in_modes
 from .schedule import Schedule
 from .state import RunState
 from .steps import Step, StepFunction
@@ -123,7 +124,10 @@ class TestLoop:
                 at = _Place(batch_idx=batch_idx, num_batches=num_batches, dataset=dataset)
                 await publish(points.before_iter, **at, batch=batch)
                 batch = to_device(batch, state.device)
-                outputs = await self.step.call(state.model, batch, modes)
+                with modes():
+                    outputs = self.step.function(state.model, batch)
+                if hasattr(outputs, "__await__"):
+                    outputs = await in_modes(outputs, modes)
                 with modes():
                     for metric in self.metrics.values():
                         metric.update(outputs, batch)  # added up where the outputs are

@@ -51,6 +51,7 @@ from asyncrunner_events import (
 from .batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
 from .brackets import bracket
 from .device import to_device
+from .modes import in_modes
 from .optimize import Gradients, parameters_of
 from .schedule import positive_int
 from .state import RunState
@@ -137,7 +138,11 @@ class TrainLoop:
         state.accumulated += 1
         for name, step in self.steps.items():
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-            outputs, loss = loss_of(await step.call(state.model, batch, state.autocast), step)
+            with state.autocast():
+                outputs = step.function(state.model, batch)
+            if hasattr(outputs, "__await__"):
+                outputs = await in_modes(outputs, state.autocast)
+            outputs, loss = loss_of(outputs, step)
 
             await publish(BeforeBackward, **at, outputs=outputs)
             reached = parameters_of(state.optimizers[name]) if several else None

@@ -68,6 +68,8 @@ class RunState:
     """Iterations whose gradients the optimizers have not stepped with yet."""
     blocked_ns: int = 0
     """`bus.blocking_ns` when the times of the iteration before were taken."""
+    cleanup_s: float = 30.0
+    """Seconds that the subscribers of each clean-up event get after an error or a cancellation."""
     failure: BaseException | None = None
     """The error that was reported to end this run."""
 

@@ -1,14 +1,12 @@
 """What a step may be and may return."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any, cast
 
 import torch
 
 from .errors import ConfigurationError, StepError
-from .modes import in_modes
 from .subscriber import name_of, where_defined
 
 StepFunction = Callable[[Any, Any], Any]
@@ -28,14 +26,6 @@ class Step:
                 f"the {stage} step must be a function step(model, batch), got {function!r}"
             )
         self.function = function
-
-    async def call(
-        self, model: Any, batch: Any, modes: Callable[[], AbstractContextManager[object]]
-    ) -> Any:
-        """Return what the step returns; PyTorch is in `modes()` only while the step itself runs."""
-        with modes():
-            outputs = self.function(model, batch)
-        return await in_modes(outputs, modes) if hasattr(outputs, "__await__") else outputs
 
     def __str__(self) -> str:
         return f"{name_of(self.function)} ({where_defined(self.function)})"

@@ -32,7 +32,9 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*arguments: str) -> str:
     """Run `asyncrunner run` as a user does, and return what it prints."""
     paths = [str(REPO), str(REPO / "events"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # One thread each: with more, two busy processes make every small operation wait its turn.
+    threads = {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | threads | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", "asyncrunner", "run", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -79,7 +79,7 @@ class GPT(nn.Module):
         return linear(self.norm(x), self.embedding.weight)
 
     @torch.no_grad()
-    def write(self, length: int, temperature: float = 0.7) -> str:
+    def write(self, length: int, temperature: float = 0.6) -> str:
         """Return a text that follows a line break."""
         ids = [CHARACTERS.index("\n")]
         for _ in range(length):

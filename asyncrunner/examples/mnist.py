@@ -77,7 +77,7 @@ def val_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {"loss": cross_entropy(logits, labels), "accuracy": accuracy}
 
 
-async def main(report: str | None = None, epochs: int = 6) -> dict[str, float]:
+async def main(report: str | None = None, epochs: int = 8) -> dict[str, float]:
     """Train, and return the metrics of the test set.
 
     Args:
