@@ -56,14 +56,27 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> CheckpointSaved:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
+        _check_loadable(building / STATE)
         manifest = Manifest(format=FORMAT, files={STATE: _fingerprint(building / STATE)})
         write_atomically(building / MANIFEST, manifest.model_dump_json().encode())
         _put_in_place(building, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+    except Exception as error:
         shutil.rmtree(building, ignore_errors=True)
-        raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from error
+        # torch.save reports a full disk as "unexpected pos"; the reason is what came before.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"checkpoint {path} cannot be written: {reason}") from reason
     size, _ = manifest.files[STATE]
     return CheckpointSaved(path=str(path), size_bytes=size, duration_s=time.monotonic() - began)
+
+
+def _check_loadable(file: Path) -> None:
+    # Loading would refuse these, and then it is too late.
+    classes = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    if classes:
+        raise TypeError(
+            f"objects of {', '.join(sorted(classes))} are in it, which could not be loaded again "
+            "without executing code; store tensors, numbers, text, lists and dicts"
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Who listens to what, as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager
 
-from asyncrunner_events import EVENTS, MOUNT_POINTS, Event
+from asyncrunner_events import EVENTS, MOUNT_POINTS, Event, MountPoint
 
 from .bus import Bus
 from .subscription import Subscription
@@ -26,6 +27,25 @@ def subscriber_table(bus: Bus, more: Iterable[type[Event]] = ()) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+@contextmanager
+def points_fired(bus: Bus, wanted: bool) -> Generator[set[type[Event]] | None]:
+    """Yield the set that the types of the mount points are added to from now on, if wanted."""
+    if not wanted:
+        yield None
+        return
+    fired: set[type[Event]] = set()
+    with bus.subscribe(MountPoint, lambda event: fired.add(type(event)), name="dry run"):
+        yield fired
+
+
+def dry_run_result(fired: Collection[type[Event]]) -> str:
+    """Return a line that says which mount points a dry run has reached."""
+    missing = ", ".join(point.kind for point in MOUNT_POINTS if point not in fired)
+    count = sum(point in fired for point in MOUNT_POINTS)
+    ending = f"; not {missing}" if missing else ""
+    return f"dry run: {count} of {len(MOUNT_POINTS)} mount points fired{ending}"
 
 
 def _subscribed_types(bus: Bus) -> Iterable[type[Event]]:

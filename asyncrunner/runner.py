@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from asyncrunner_events import (
-    MOUNT_POINTS,
     AfterLoadCheckpoint,
     AfterRun,
     BeforeRun,
@@ -16,7 +15,6 @@ from asyncrunner_events import (
     CheckpointFailed,
     CheckpointRejected,
     Event,
-    MountPoint,
     ResumeInexact,
 )
 
@@ -25,7 +23,7 @@ from .build import Model, Optimizers, build_model, build_optimizers, check_names
 from .bus import Bus
 from .causation import INSIDE
 from .checkpoint import read_checkpoint, write_checkpoint
-from .describe import subscriber_table
+from .describe import dry_run_result, points_fired, subscriber_table
 from .device import pick_device
 from .errors import CheckpointError, ConfigurationError
 from .evaluation import TestLoop, ValLoop
@@ -134,12 +132,7 @@ class Runner:
     def describe(self) -> str:
         """Return a table of the mount points and who is subscribed to them."""
         table = subscriber_table(self.bus)
-        if self._fired is None:
-            return table
-        missing = ", ".join(point.kind for point in MOUNT_POINTS if point not in self._fired)
-        fired = len(self._fired.intersection(MOUNT_POINTS))
-        ending = f"; not {missing}" if missing else ""
-        return f"{table}\n\ndry run: {fired} of {len(MOUNT_POINTS)} mount points fired{ending}"
+        return table if self._fired is None else f"{table}\n\n{dry_run_result(self._fired)}"
 
     # Running
 
@@ -174,7 +167,7 @@ class Runner:
         if load is not None and resume is not None:
             raise ConfigurationError("train() takes load= or resume=, not both")
         async with self._a_run(training=True) as state:
-            if self._fired is not None:
+            if state.settings.dry_run:
                 return await self._dry_run(state)
             await self._load(resume or load, resume=resume is not None)
             await self.train_loop.run(state)
@@ -207,13 +200,16 @@ class Runner:
         try:
             run_starts(self)
             settings = Settings.from_environment()
-            self._fired = set() if settings.dry_run else None
             seed = self.seed if settings.seed is None else settings.seed
             with deterministic_algorithms(self.deterministic):
                 if seed is not None:
                     seed_everything(seed)
                 state = self._state = self._built(settings, training=training)
-                with closing(state), self._outputs(settings, seed):
+                with (
+                    closing(state),
+                    self._outputs(settings, seed),
+                    points_fired(self.bus, settings.dry_run) as self._fired,
+                ):
                     async with self.bus, bracket(state, None, BeforeRun, AfterRun, runner=self):
                         yield state
         finally:
@@ -306,21 +302,16 @@ class Runner:
     async def _dry_run(self, state: RunState) -> Metrics:
         """Do a little of everything, a checkpoint in a temporary place included."""
         assert self.train_loop is not None
-        assert self._fired is not None
-        fired = self._fired
-        with (
-            self.subscribe(MountPoint, lambda event: fired.add(type(event)), name="dry run"),
-            tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder,
-        ):
+        with tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder:
             await self._save(Path(folder, "checkpoint"))
             await self._load(Path(folder, "checkpoint"), resume=False)
-            state.val = {}
-            await self.train_loop.run(state)
-            for name, loop in self.val_loops.items():
-                state.metrics |= await loop.run(state, name)
-            test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
-            if test is not None:
-                state.metrics |= await test.run(state, "test")
+        state.val = {}
+        await self.train_loop.run(state)
+        for name, loop in self.val_loops.items():
+            state.metrics |= await loop.run(state, name)
+        test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
+        if test is not None:
+            state.metrics |= await test.run(state, "test")
         return state.metrics
 
 

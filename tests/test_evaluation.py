@@ -128,7 +128,9 @@ async def test_a_metric_that_is_no_number_is_named(value: Any, shown: str):
 
 def test_what_is_no_metric_is_refused_when_the_loop_is_made():
     metrics: Any = {"accuracy": len}
-    with pytest.raises(ConfigurationError, match=r"metric 'accuracy' must be an object with update"):
+    with pytest.raises(
+        ConfigurationError, match=r"metric 'accuracy' must be an object with update"
+    ):
         ValLoop(points(1), predict, metrics=metrics)
 
 
@@ -162,9 +164,7 @@ async def test_the_step_runs_without_gradients_and_subscribers_do_not():
         return val_step(model, batch)
 
     runner = fit(val=ValLoop(points(1), step))
-    runner.subscribe(
-        BeforeValIter | AfterValIter, lambda _: modes.append(torch.is_grad_enabled())
-    )
+    runner.subscribe(BeforeValIter | AfterValIter, lambda _: modes.append(torch.is_grad_enabled()))
     await runner.val()
     assert modes == [True, False, True]
 

@@ -5,7 +5,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import epochs, fit, iters, kinds, line, points, seen, train_step, val_step, weights
+from toys import (
+    backward,
+    epochs,
+    fit,
+    iters,
+    kinds,
+    line,
+    points,
+    seen,
+    train_step,
+    val_step,
+    weights,
+)
 
 from asyncrunner import Runner, ValLoop
 from asyncrunner.errors import ConfigurationError
@@ -101,7 +113,7 @@ async def test_after_train_iter_comes_after_the_optimizer_has_stepped():
 
 async def test_gradients_left_over_from_before_the_run_do_not_count():
     model = line()
-    train_step(model, points()[0]).backward()  # pyright: ignore[reportUnknownMemberType]
+    backward(train_step(model, points()[0]))
     polluted, clean = fit(epochs(1), model=model), fit(epochs(1))
     await polluted.train()
     await clean.train()

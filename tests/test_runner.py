@@ -59,13 +59,16 @@ def unused(what: str) -> Callable[..., Any]:
     return build
 
 
+def three(*_: object) -> int:
+    """Return what is neither a model nor an optimizer."""
+    return 3
+
+
 # What it needs
 
 
 def test_a_train_loop_and_an_optimizer_need_each_other():
-    assert refused(train=epochs(1)) == (
-        "train= was given without optimizer=: training needs both"
-    )
+    assert refused(train=epochs(1)) == ("train= was given without optimizer=: training needs both")
     assert refused(optimizer=sgd) == "optimizer= was given without train=: training needs both"
 
 
@@ -114,8 +117,8 @@ async def test_the_names_of_steps_and_optimizers_must_match(names: list[str], me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": lambda: 3}, "model must be an nn.Module or a function that returns one, got 3"),
-        ({"optimizer": lambda model: 3}, "optimizer 'default' must be a torch.optim.Optimizer"),  # pyright: ignore[reportUnknownLambdaType]
+        ({"model": three}, "model must be an nn.Module or a function that returns one, got 3"),
+        ({"optimizer": three}, "optimizer 'default' must be a torch.optim.Optimizer"),
         ({"optimizer": {"a": 3}}, "optimizer 'a' must be a torch.optim.Optimizer"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
     ],
@@ -179,7 +182,11 @@ async def test_the_model_is_built_once_and_only_when_a_run_starts():
 
 async def test_a_runner_whose_optimizer_could_not_be_built_can_be_run_again():
     optimizers = iter([3, sgd(model := line())])
-    runner = fit(epochs(1), model=model, optimizer=lambda _: next(optimizers))
+
+    def optimizer(_: nn.Module) -> Any:
+        return next(optimizers)
+
+    runner = fit(epochs(1), model=model, optimizer=optimizer)
     with pytest.raises(ConfigurationError):
         await runner.train()
     await runner.train()
@@ -198,7 +205,7 @@ def test_run_works_in_a_script_without_an_event_loop():
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_run_validates_or_tests_if_there_is_nothing_to_train(part: str):
     loop = {"val": ValLoop, "test": TestLoop}[part](points(1), val_step)
-    assert set(Runner(line(), progress="none", **{part: loop}).run()) == {f"{part}/error"}
+    assert set(fit(**{part: loop}).run()) == {f"{part}/error"}
 
 
 def test_run_twice_uses_a_new_event_loop_each_time():

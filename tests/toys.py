@@ -57,12 +57,12 @@ def val_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 def epochs(count: int, *, loader: Any = None, step: Any = train_step, **options: Any) -> Any:
     """Return a train loop over two batches."""
-    return EpochTrainLoop(loader or points(), step, max_epochs=count, **options)
+    return EpochTrainLoop(points() if loader is None else loader, step, max_epochs=count, **options)
 
 
 def iters(count: int, *, loader: Any = None, step: Any = train_step, **options: Any) -> Any:
     """Return a train loop over two batches, counted in iterations."""
-    return IterTrainLoop(loader or points(), step, max_iters=count, **options)
+    return IterTrainLoop(points() if loader is None else loader, step, max_iters=count, **options)
 
 
 def fit(train: Any = None, **options: Any) -> Runner:
@@ -103,23 +103,31 @@ def weights(runner: Runner) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in runner.state.model.parameters()]
 
 
+def groups_of(size: int, batches: Sequence[Batch]) -> list[Sequence[Batch]]:
+    """Return the batches in accumulation groups."""
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
 def by_hand(
-    batches: Sequence[Any],
+    groups: Sequence[Sequence[Batch]],
     *,
-    accumulate: int = 1,
     before_step: Callable[[nn.Module], object] = lambda model: None,
 ) -> list[Tensor]:
     """Return the parameters after training as one would without a runner."""
     model = line()
     optimizer = sgd(model)
-    for start in range(0, len(batches), accumulate):
-        group = batches[start : start + accumulate]
+    for group in groups:
         for batch in group:
-            (train_step(model, batch) / len(group)).backward()  # pyright: ignore[reportUnknownMemberType]
+            backward(train_step(model, batch) / len(group))
         before_step(model)
         optimizer.step()
         optimizer.zero_grad()
     return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def backward(loss: Tensor) -> None:
+    """Compute gradients."""
+    loss.backward()  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
 
 
 def alike(some: Sequence[Tensor], others: Sequence[Tensor], tolerance: float = 1e-6) -> bool:

@@ -1,0 +1,79 @@
+"""Averages and what counts as a number."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import val_step
+
+from asyncrunner.errors import StepError
+from asyncrunner.metrics import Averages, Metric, check_metrics, numbers_of
+from asyncrunner.steps import Step
+
+BATCH = torch.ones(4, 3)
+
+
+def averages() -> Averages:
+    return Averages(Step(val_step, "val"))
+
+
+def test_averages_are_a_metric_like_the_users_own():
+    assert isinstance(averages(), Metric)
+    check_metrics({"mean": averages()})
+
+
+def test_a_mean_is_weighted_by_the_size_of_the_batch():
+    mean = averages()
+    mean.update({"a": torch.tensor(1.0), "b": 3}, torch.ones(3))
+    mean.update({"a": torch.tensor(5.0), "b": 3}, torch.ones(1))
+    assert mean.compute() == {"a": 2.0, "b": 3.0}
+
+
+def test_a_batch_without_a_tensor_counts_once():
+    mean = averages()
+    mean.update({"a": 1.0}, ["some", "text"])
+    mean.update({"a": 3.0}, {"size": torch.tensor(100)})
+    assert mean.compute() == {"a": 2.0}
+
+
+def test_a_scalar_that_some_batches_lack_is_averaged_over_the_others():
+    mean = averages()
+    mean.update({"a": 1.0, "b": 2.0}, BATCH)
+    mean.update({"a": 3.0}, BATCH)
+    assert mean.compute() == {"a": 2.0, "b": 2.0}
+
+
+def test_an_empty_batch_counts_for_nothing():
+    mean = averages()
+    mean.update({"a": torch.ones(0).mean()}, torch.ones(0, 3))
+    mean.update({"a": 1.0}, BATCH)
+    assert mean.compute() == {"a": 1.0}
+
+
+def test_many_small_numbers_of_low_precision_add_up_exactly():
+    mean = averages()
+    for _ in range(3000):
+        mean.update({"a": torch.tensor(0.1, dtype=torch.bfloat16)}, torch.ones(1))
+    assert mean.compute()["a"] == pytest.approx(float(torch.tensor(0.1, dtype=torch.bfloat16)))
+
+
+def test_reset_forgets_everything():
+    mean = averages()
+    mean.update({"a": 1.0}, BATCH)
+    mean.reset()
+    assert mean.compute() == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2, 2.0, torch.tensor(2), torch.tensor([[2.0]], requires_grad=True), np.float32(2)],
+)
+def test_numbers_of_python_numpy_and_torch_are_numbers(value: Any):
+    assert numbers_of("x", value) == {"x": 2.0}
+
+
+@pytest.mark.parametrize("value", ["2", b"3", None, [2], torch.ones(2), 2j, torch.tensor(2j)])
+def test_anything_else_is_not(value: Any):
+    with pytest.raises(StepError, match=r"^metric 'x/y' is .*; expected a number$"):
+        numbers_of("x", {"y": value})
