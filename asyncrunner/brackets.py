@@ -48,8 +48,7 @@ async def bracket(
             await state.safe_point.reach()
         except BaseException as error:
             await _report(state, error)
-            if event.seq < 0:
-                await _publish_despite(state, error, event)
+            pass
             raise
 
 
@@ -78,16 +77,13 @@ async def _report(state: "RunState", error: BaseException) -> None:
 
 
 async def _publish_despite(state: "RunState", first: BaseException, event: Event) -> None:
-    """Publish in a run that has failed, and let no failure of a subscriber hide the first one."""
-    what = type(event).__name__
-    await _despite(state, first, what, lambda: state.bus.publish(event))
-    if event.seq < 0:  # not delivered: a background subscriber's error was raised in its place
-        await _despite(state, first, what, lambda: state.bus.publish(event))
+    await _despite(state, first, type(event).__name__, lambda: state.bus.publish(event))
 
 
 async def _despite(
     state: "RunState", first: BaseException, what: str, act: Callable[[], Awaitable[None]]
 ) -> None:
+    """Act in a run that has failed, and let no failure of a subscriber hide the first one."""
     with anyio.move_on_after(state.cleanup_s, shield=True) as scope:
         try:
             await act()

@@ -138,12 +138,7 @@ def _put_in_place(building: Path, path: Path) -> None:
     if path.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         path.rename(replaced)
-    try:
-        building.rename(path)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(path)
-        raise
+    building.rename(path)
     sync_directory(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 

@@ -18,8 +18,7 @@ def subscriber_table(bus: Bus, more: Iterable[type[Event]] = ()) -> str:
     rows = [("mount point", "priority", "mode", "subscriber", "filter")]
     others = [t for t in (*EVENTS, *_subscribed_types(bus), *more) if t not in MOUNT_POINTS]
     for event_type in (*MOUNT_POINTS, *dict.fromkeys(others)):
-        route = bus.route(event_type)
-        listeners = [*route.blocking, *(outlet.subscription for outlet in route.outlets)]
+        listeners = bus.explain(event_type)
         for place, subscription in enumerate(listeners):
             rows.append((event_type.kind if place == 0 else "", *_columns(subscription)))
         if not listeners and event_type in MOUNT_POINTS:
@@ -54,10 +53,10 @@ def _subscribed_types(bus: Bus) -> Iterable[type[Event]]:
 
 
 def _columns(subscription: Subscription) -> tuple[str, str, str, str]:
-    order = str(subscription.order) if subscription.mode == "blocking" else "-"
+    order = str(subscription.priority) if subscription.mode == "blocking" else "-"
     filters = [
         f"every {subscription.every}" if subscription.every is not None else "",
         "where" if subscription.where is not None else "",
         "once" if subscription.once else "",
     ]
-    return order, subscription.mode, subscription.label, ", ".join(filter(None, filters))
+    return order, subscription.mode, subscription.name, ", ".join(filter(None, filters))

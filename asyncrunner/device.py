@@ -138,7 +138,7 @@ class HostCopies:
             if not isinstance(scalar, torch.Tensor):
                 metrics[name] = float(scalar)
             elif scalar.device.type == "cpu":
-                metrics[name] = scalar.item()
+                metrics[name] = scalar.item()  # it is on the host: nothing to wait for
             else:
                 metrics[name] = nan
                 on_device[name] = scalar.detach()

@@ -1,17 +1,19 @@
 """`every=`: one grammar for every interval."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from asyncrunner_events import Event
+from asyncrunner_events import Event, MetricsReady
 
 from .errors import SubscriptionError
 
 Unit = Literal["", "it", "ep", "s"]
 _UNIT_OF = {"iter": "it", "epoch": "ep"}
-_GRAMMAR = re.compile(r"(\d+(?:\.\d+)?)(it|ep|s)")
+_COUNTER_OF = {"it": "iter", "ep": "epoch"}
+_GRAMMAR = re.compile(r"(\d+)(it|ep)|(\d+(?:\.\d+)?)s")
 
 
 @dataclass(slots=True)
@@ -24,6 +26,8 @@ class Every:
     - `"500it"`: every 500th training iteration, for any event: the first one in or after it.
     - `"2ep"`: the first matching event of every second epoch (of the second, the fourth, …).
     - `"30s"`: the first one, then at most one in 30 seconds.
+
+    The metrics of a validation or test are published once, and always due.
     """
 
     n: float
@@ -38,37 +42,46 @@ class Every:
         Raises:
             SubscriptionError: If it is not in the grammar, or not above zero.
         """
-        expected = f'every must be an int from 1, or like "500it", "2ep", "30s", got {given!r}'
+        every = cls(0)
         if isinstance(given, str):
             match = _GRAMMAR.fullmatch(given.replace(" ", ""))
-            if match is None:
-                raise SubscriptionError(expected)
-            number, unit = match.groups()
-            n = float(number) if unit == "s" else float(number if "." not in number else "0")
-            every = cls(n, "it" if unit == "it" else "ep" if unit == "ep" else "s")
-        elif isinstance(given, bool) or not isinstance(given, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # users pass floats
-            raise SubscriptionError(expected)
-        else:
+            if match is not None and match[3]:
+                every = cls(float(match[3]), "s")
+            elif match is not None:
+                every = cls(int(match[1]), "it" if match[2] == "it" else "ep")
+        elif isinstance(given, int) and not isinstance(given, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # users pass floats
             every = cls(given)
         if every.n <= 0:
-            raise SubscriptionError(expected)
+            raise SubscriptionError(
+                f'every must be an int from 1, or like "500it", "2ep", "30s", got {given!r}'
+            )
         return every
 
     def can_be_due(
         self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
-        counter = event_type.counted_by
-        if counter is None or self.unit not in ("", _UNIT_OF.get(counter)):
+        if _is_result(event_type, fields.get("stage", progress.get("stage"))):
             return True
-        count: int | None = fields.get(counter, progress.get(counter))
+        if self.unit == "s":
+            return time.monotonic_ns() / 1e9 - self._last >= self.n
+        counter = event_type.counted_by
+        if self.unit and self.unit != _UNIT_OF.get(counter or ""):
+            counter, last = _COUNTER_OF[self.unit], self._last
+            count: int | None = fields.get(counter, progress.get(counter))
+            return count is None or last < 0 or (count + 1) // self.n > last
+        if counter is None:
+            return True  # it is counted when it is published
+        count = fields.get(counter, progress.get(counter))
         return count is None or (count + 1) % self.n == 0
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""
+        if _is_result(type(event), event.stage):
+            return True
         match self.unit:
             case "s":
-                return self._passed(event.monotonic_ns / 1e9, self.n)
+                return self._passed(event.monotonic_ns / 1e9)
             case "ep" if event.counted_by != "epoch":
                 return self._entered(event.epoch)
             case "it" if event.counted_by != "iter":
@@ -88,8 +101,12 @@ class Every:
         self._last = (count + 1) // self.n
         return True
 
-    def _passed(self, now: float, seconds: float) -> bool:
-        if now - self._last < seconds:
+    def _passed(self, now_s: float) -> bool:
+        if now_s - self._last < self.n:
             return False
-        self._last = now
+        self._last = now_s
         return True
+
+
+def _is_result(event_type: type[Event], stage: str | None) -> bool:
+    return stage in ("val", "test") and issubclass(event_type, MetricsReady)

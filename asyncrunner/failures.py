@@ -1,15 +1,12 @@
-"""What happens when a subscriber raises, runs over its timeout, or takes long."""
+"""What happens when a subscriber raises, or takes long."""
 
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
-import anyio
 from asyncrunner_events import Event, EventsDropped, Fact, SubscriberFailed, SubscriberSlow
 
-from .errors import SubscriberTimeoutError
 from .subscriber import where_defined
 from .subscription import Subscription
 
@@ -18,34 +15,49 @@ logger = logging.getLogger("asyncrunner")
 ERRORS_IN_A_ROW = 5
 """A background subscription is disabled after so many errors without a success between."""
 
-# Everything else is contained, also what does not derive from Exception: torch's
-# CheckpointException does not.
-_PASSED_ON = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 _REPORTS = (EventsDropped, SubscriberFailed, SubscriberSlow)
 
 
-def must_raise(
-    error: BaseException,
-    subscription: Subscription,
-    event: Event,
-    report: Callable[[Fact], None],
-) -> bool:
-    """Follow `on_error`: say whether the error is to be raised, else log and report it.
+def ends_task(error: BaseException) -> bool:
+    """Whether this is no failure of a subscriber but the end of the task that called it.
+
+    A subscriber that awaits something cancelled also raises `CancelledError`; that one is its
+    own affair, because nobody asked this task to end.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt)
+
+
+def follow_policy(
+    error: BaseException, subscription: Subscription, event: Event, report: Callable[[Fact], None]
+) -> BaseException | None:
+    """Follow `on_error`: return the error that is to be raised, or log and report it.
+
+    Every failure is contained, also what does not derive from Exception, as torch's
+    CheckpointException does not. Only `SystemExit` stays what it is for a blocking subscriber.
 
     Raises:
-        BaseException: The error itself, if it is a cancellation or ends the process.
+        GeneratorExit: If it is that: the caller is being closed, and can call nobody else.
     """
-    if isinstance(error, _PASSED_ON):
+    if isinstance(error, GeneratorExit):
         raise error
+    if ends_task(error):
+        return error
     subscription.stats.errors += 1
     subscription.errors_in_a_row += 1
-    where = f"subscriber {subscription.label!r} ({where_defined(subscription.subscriber)})"
+    is_blocking = subscription.mode == "blocking"
+    if isinstance(error, asyncio.CancelledError):
+        cancelled, error = error, RuntimeError("the subscriber awaited what had been cancelled")
+        error.__cause__ = cancelled
+    where = f"subscriber {subscription.name!r} ({where_defined(subscription.subscriber)})"
     place = f"event {type(event).__name__}, epoch {event.epoch}, iter {event.iter}"
-    if subscription.on_error == "raise":
+    if subscription.on_error == "raise" or (is_blocking and isinstance(error, SystemExit)):
         error.add_note(f"raised by {where}, {place}")
-        return True
+        return error
     disable = subscription.on_error == "disable" or (
-        subscription.mode == "background" and subscription.errors_in_a_row >= ERRORS_IN_A_ROW
+        not is_blocking and subscription.errors_in_a_row >= ERRORS_IN_A_ROW
     )
     if disable:
         subscription.cancel()
@@ -54,7 +66,7 @@ def must_raise(
     if not isinstance(event, _REPORTS):  # a failing subscriber of reports is not reported
         report(
             SubscriberFailed(
-                subscriber=subscription.label,
+                subscriber=subscription.name,
                 event_kind=event.kind,
                 event_seq=event.seq,
                 error=f"{type(error).__name__}: {error}",
@@ -62,29 +74,24 @@ def must_raise(
                 disabled=disable,
             )
         )
-    return False
+    return None
 
 
-async def in_time(result: Awaitable[Any], subscription: Subscription) -> None:
-    """Await what a subscriber returned, but no longer than its timeout.
-
-    Raises:
-        SubscriberTimeoutError: If it was cancelled because its time was up.
-    """
-    with anyio.move_on_after(subscription.timeout) as scope:
-        await result
-    if scope.cancelled_caught:
-        raise SubscriberTimeoutError(
-            f"subscriber {subscription.label!r} ran over its timeout of {subscription.timeout} s"
-        )
+def graver(first: BaseException | None, later: BaseException | None) -> BaseException | None:
+    """Return which error to raise: the first, but a cancellation is never swallowed."""
+    return first if isinstance(later, Exception | None) and first is not None else later
 
 
-def slow_call(subscription: Subscription, duration_ns: int) -> SubscriberSlow:
-    """Return the report of a call that took long; the next is due at twice the duration."""
+def report_slow(
+    subscription: Subscription, duration_ns: int, report: Callable[[Fact], None]
+) -> None:
+    """Report a call that took longer than `slow_ns`; the next is due at twice its duration."""
     subscription.slow_ns = 2 * duration_ns
-    return SubscriberSlow(
-        subscriber=subscription.label,
-        seconds=duration_ns / 1e9,
-        blocking=subscription.mode == "blocking",
-        queued=len(subscription.inbox),
+    report(
+        SubscriberSlow(
+            subscriber=subscription.name,
+            seconds=duration_ns / 1e9,
+            blocking=subscription.mode == "blocking",
+            queued=len(subscription.inbox),
+        )
     )

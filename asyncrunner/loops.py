@@ -72,7 +72,8 @@ class TrainLoop:
         loader: The batches of an epoch, or a function that returns them.
         step: `step(model, batch)` returns the loss, or a dict with `"loss"`; it may be a coroutine
             function. For several optimizers, one step by the name of each: they take turns in
-            every iteration, and each reaches only the parameters of its own optimizer.
+            every iteration, each reaches only the parameters of its own optimizer, and what they
+            return is reported as `<optimizer>/<name>`.
         gradients: How gradients are accumulated and clipped.
     """
 
@@ -152,7 +153,7 @@ class TrainLoop:
             if ends_group:
                 grad_norm = await self._step(state, at)
                 if grad_norm is not None:
-                    outputs = {"grad_norm": grad_norm, **outputs}
+                    outputs = {"loss": loss, "grad_norm": grad_norm} | outputs
             returned |= {f"{name}/{k}": v for k, v in outputs.items()} if several else outputs
         if ends_group:
             state.scaler.update()
@@ -220,10 +221,10 @@ class EpochTrainLoop(TrainLoop):
                 await publish(BeforeTrainEpoch)
                 state.model.train()
                 is_complete = await self._train_epoch(state, loader, num_batches, limit)
+                if is_complete and state.accumulated and state.epoch + 1 == max_epochs:
+                    await self._end_last_group(state)
                 await state.publish_landed(wait=True)  # the host waits for the device here
                 if is_complete:
-                    if state.accumulated and state.epoch + 1 == max_epochs:
-                        await self._end_last_group(state)
                     state.completed = (state.epoch + 1, state.iter, 0)
                 await publish(AfterTrainEpoch, is_complete=is_complete)
                 await state.safe_point.reach()

@@ -48,7 +48,7 @@ def _restore_progress(state: RunState, checkpoint: Mapping[str, Any]) -> list[st
         )
     for name, optimizer in state.optimizers.items():
         optimizer.load_state_dict(checkpoint["optimizers"][name])
-    if checkpoint["scaler"] and state.scaler.is_enabled():
+    if checkpoint["scaler"]:  # empty without fp16
         state.scaler.load_state_dict(checkpoint["scaler"])
     if checkpoint["accumulated"]:
         reasons.append(

@@ -1,33 +1,36 @@
-"""Who gets what: the subscriptions, and for each event type the route found from them."""
+"""Who gets what: the subscriptions of a bus, and for each event type the route found from them."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from asyncrunner_events import Event
 
-from .background import Background
-from .stream import EventStream
+from .outlet import Outlet
 from .subscription import Subscription
 
 
-class Route(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Route:
     """Who gets the events of one type."""
 
+    kind: str
+    """Their name."""
+    build: Callable[[Mapping[str, Any]], Event]
+    """Validates fields and returns an event; calling the class does the same in 0.6 µs more."""
     blocking: tuple[Subscription, ...]
     """In the order of their priority, then of subscribing."""
-    outlets: tuple[Background | EventStream, ...]
-    """Inboxes of background subscribers, and streams."""
-    full: tuple[Background, ...]
-    """Those of the outlets for whose room the publisher waits."""
-    periodic: tuple[Subscription, ...] | None
-    """All of them, if each has an `every`: then an event may be due for nobody."""
+    outlets: tuple[Outlet, ...]
+    """The inboxes of background subscribers and streams, in the order of subscribing."""
+    is_wanted: bool
+    """Whether somebody gets every one of them, as far as `every` goes."""
+    periodic: tuple[Subscription, ...]
+    """Those who get every n-th, if everybody does."""
 
-    def wants(
+    def is_due(
         self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
     ) -> bool:
-        """Whether an event of this type, if it were built now, would reach anybody."""
-        if self.periodic is None:
-            return True
+        """Whether an event of this type, if it were built now, could be due for anybody."""
         for subscription in self.periodic:
             interval = subscription.interval
             if interval is None or interval.can_be_due(event_type, progress, fields):
@@ -35,46 +38,46 @@ class Route(NamedTuple):
         return False
 
 
-class Routes:
-    """The active subscriptions of a bus; a route is kept until they change."""
+class Routes(dict[type[Event], Route]):
+    """The routes by event type; one is found when it is first asked for, and then kept."""
 
     def __init__(self) -> None:
-        self.subscriptions: list[Subscription] = []
-        self.outlets: dict[Subscription, Background | EventStream] = {}
-        self._found: dict[type[Event], Route] = {}
+        super().__init__()
+        self.subscriptions: dict[Subscription, Outlet | None] = {}
+        """The active ones in the order of subscribing, with the outlets of those that have one."""
 
-    def add(self, subscription: Subscription, outlet: Background | EventStream | None) -> None:
-        """Add a subscription; it is removed when it is cancelled."""
-        subscription.when_cancelled = self._remove
-        self.subscriptions.append(subscription)
-        if outlet is not None:
-            self.outlets[subscription] = outlet
-        self._found.clear()
-
-    def of(self, event_type: type[Event]) -> Route:
-        """Return the route of a type."""
-        route = self._found.get(event_type)
-        if route is None:
-            route = self._found[event_type] = self._find(event_type)
+    def __missing__(self, event_type: type[Event]) -> Route:
+        if not issubclass(event_type, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # what was published
+            raise TypeError(f"publish takes an event or an event type, got {event_type.__name__}")
+        event_type.model_rebuild(raise_errors=False)
+        matching = [s for s in self.subscriptions if s.matches(event_type)]
+        blocking = [s for s in matching if self.subscriptions[s] is None]
+        outlets = [self.subscriptions[s] for s in matching]
+        is_wanted = any(s.interval is None for s in matching)
+        route = self[event_type] = Route(
+            kind=event_type.kind,
+            build=event_type.__pydantic_validator__.validate_python,
+            blocking=tuple(sorted(blocking, key=lambda s: s.priority)),
+            outlets=tuple(outlet for outlet in outlets if outlet is not None),
+            is_wanted=is_wanted,
+            periodic=() if is_wanted else tuple(matching),
+        )
         return route
 
-    def _find(self, event_type: type[Event]) -> Route:
-        matching = [s for s in self.subscriptions if s.matches(event_type)]
-        outlets = tuple(self.outlets[s] for s in matching if s in self.outlets)
-        blocking = sorted((s for s in matching if s not in self.outlets), key=lambda s: s.order)
-        return Route(
-            blocking=tuple(blocking),
-            outlets=outlets,
-            full=tuple(
-                outlet
-                for outlet in outlets
-                if isinstance(outlet, Background) and outlet.subscription.overflow == "block"
-            ),
-            periodic=tuple(matching) if all(s.interval for s in matching) else None,
-        )
+    def add(self, subscription: Subscription, outlet: Outlet | None) -> None:
+        """Add a subscription."""
+        self.subscriptions[subscription] = outlet
+        self.clear()
 
-    def _remove(self, subscription: Subscription) -> None:
-        self.subscriptions.remove(subscription)
-        if outlet := self.outlets.pop(subscription, None):
+    def close_streams(self) -> None:
+        """Cancel what nobody but its reader takes from: they end with the bus."""
+        for subscription, outlet in list(self.subscriptions.items()):
+            if outlet is not None and outlet.ends_with_bus:
+                subscription.cancel()
+
+    def remove(self, subscription: Subscription) -> None:
+        """Remove a subscription, and drop what waits for it."""
+        outlet = self.subscriptions.pop(subscription)
+        self.clear()
+        if outlet is not None:
             outlet.cancelled()
-        self._found.clear()

@@ -19,9 +19,16 @@ from asyncrunner_events import (
 )
 
 from .brackets import bracket
-from .build import Model, Optimizers, build_model, build_optimizers, check_names, check_parts
+from .build import (
+    Model,
+    Optimizers,
+    build_model,
+    build_optimizers,
+    check_names,
+    check_parts,
+    config_of,
+)
 from .bus import Bus
-from .causation import INSIDE
 from .checkpoint import read_checkpoint, write_checkpoint
 from .describe import dry_run_result, points_fired, subscriber_table
 from .device import pick_device
@@ -237,7 +244,7 @@ class Runner:
             "deterministic": self.deterministic,
             "seed": seed,
             "settings": settings.model_dump(exclude_defaults=True),
-            "train": self.train_loop,
+            "train": None if self.train_loop is None else config_of(self.train_loop),
         }
         return run_outputs(
             self.bus,
@@ -264,11 +271,10 @@ class Runner:
             CheckpointError: If it cannot be written.
         """
         path = Path(path)
-        inside = INSIDE.get()
         if self._task is None:
             async with self.bus:
                 await self._save(path)
-        elif inside is not None and inside[0] is self.bus:
+        elif self.bus.is_inside():
             self.state.safe_point.ask(lambda: self._save(path))
         elif asyncio.current_task() is self._task:
             await self._save(path)

@@ -25,7 +25,7 @@ class Step:
             raise ConfigurationError(
                 f"the {stage} step must be a function step(model, batch), got {function!r}"
             )
-        self.function = function
+        self.function: Callable[..., Any] = function
 
     def __str__(self) -> str:
         return f"{name_of(self.function)} ({where_defined(self.function)})"

@@ -1,36 +1,37 @@
-"""Events of a bus as an async iterator."""
+"""Events of a bus as an async iterator, or the next one of them."""
 
-from typing import Self
+from typing import Generic, Self, TypeVar, cast
 
 from asyncrunner_events import Event
 
-from .background import Outlet
+from .outlet import Outlet
+
+E = TypeVar("E", bound=Event)
 
 
-class EventStream(Outlet):
+class EventStream(Generic[E]):
     """`async for event in bus.stream(T)`: from when it was made until the bus closes.
 
-    Leaving the loop early leaves the subscription: use it as an async context manager, or call
-    `aclose`, to end it.
+    Use it as an async context manager, or call `aclose`, to end it before; letting go of it does
+    the same.
     """
 
-    is_closed = False
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> E:
         """Return the next event; wait for it.
 
         Raises:
             StopAsyncIteration: When the stream is closed and everything in it was returned.
         """
-        while not self.inbox:
-            if self.is_closed:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self.inbox.take()
+        event = await self._outlet.take()
+        if event is None:
+            raise StopAsyncIteration
+        return cast("E", event)
 
     async def __aenter__(self) -> Self:
         return self
@@ -39,10 +40,8 @@ class EventStream(Outlet):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the subscription."""
-        self.subscription.cancel()
+        """End the subscription; what waits can still be read."""
+        self._outlet.subscription.cancel()
 
-    def cancelled(self) -> None:
-        """Let the reader see the end, after what is in the inbox."""
-        self.is_closed = True
-        self._arrived.set()
+    def __del__(self) -> None:
+        self._outlet.subscription.cancel()  # a loop that was left early keeps no inbox filling

@@ -10,7 +10,7 @@ they are not copied from the device at all; a `where=` could not.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from asyncrunner_events import Event, MetricsReady
+from asyncrunner_events import Event
 
 from .every import Every
 from .subscription import Options, Subscription
@@ -22,22 +22,19 @@ __all__ = ["Thinned", "subscribe_thinned"]
 
 
 class Thinned(Every):
-    """Each event that is not droppable, and of those of every iteration each n-th.
-
-    `MetricsReady` of a validation or test is published once, and so is always due.
-    """
+    """Each event that is not droppable, and of those of every iteration each n-th."""
 
     def can_be_due(
         self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due."""
-        if not event_type.droppable or _is_result(event_type, fields.get("stage")):
+        if not event_type.droppable:
             return True
         return super().can_be_due(event_type, progress, fields)
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""
-        if not event.droppable or _is_result(type(event), event.stage):
+        if not event.droppable:
             return True
         return super().due(event)
 
@@ -57,7 +54,3 @@ def subscribe_thinned(
     if subscription.interval is not None:
         subscription.interval = Thinned(subscription.interval.n, subscription.interval.unit)
     return subscription
-
-
-def _is_result(event_type: type[Event], stage: str | None) -> bool:
-    return issubclass(event_type, MetricsReady) and stage in ("val", "test")

@@ -16,6 +16,7 @@ T = TypeVar("T")
 _Work = tuple[
     contextvars.Context, Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop
 ]
+_WorkQueue = SimpleQueue[_Work | None]
 
 
 class Worker:
@@ -23,42 +24,55 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        self._thread: Thread | None = None
+        self._queue: _WorkQueue | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run `function` in the thread and return what it returns, or raise what it raises.
 
-        It waits behind the work given before. If the caller is cancelled the function runs on,
-        and what comes of it is dropped: a thread cannot be stopped from outside.
+        It waits behind the work given before. If the caller is cancelled, a function that has
+        begun runs on, and what comes of it is dropped: a thread cannot be stopped from outside.
         """
-        if self._thread is None:
-            self._thread = Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
+        if self._queue is None:
+            self._queue = SimpleQueue()
+            Thread(target=_work_off, args=(self._queue,), name=self._name, daemon=True).start()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._work.put((contextvars.copy_context(), function, done, loop))
+        self._queue.put((contextvars.copy_context(), function, done, loop))
         return await done
 
     def close(self) -> None:
         """End the thread after the work it was given; do not wait for it."""
-        if self._thread is not None:
-            self._work.put(None)
-            self._thread = None
+        if self._queue is not None:
+            self._queue.put(None)
+            self._queue = None  # a thread that hangs never shares a queue with the next one
 
-    def _loop(self) -> None:
-        while (work := self._work.get()) is not None:
-            context, function, done, loop = work
-            result, error = None, None
-            try:
-                result = context.run(function)
-            except BaseException as raised:  # handed to the waiting task, whatever it is
-                error = raised
-            try:
-                loop.call_soon_threadsafe(_settle, done, result, error)
-            except RuntimeError:  # the loop was closed while the work ran: nobody is waiting
-                return
-            del work, context, function, done, loop, result, error  # keep no event alive
+
+def _work_off(queue: _WorkQueue) -> None:
+    while (work := queue.get()) is not None:
+        if not _do(*work):
+            return
+        del work  # while waiting, keep no event alive
+
+
+def _do(
+    context: contextvars.Context,
+    function: Callable[[], Any],
+    done: "asyncio.Future[Any]",
+    loop: asyncio.AbstractEventLoop,
+) -> bool:
+    """Call the function and hand over the outcome; say whether anybody may want more."""
+    if done.cancelled():  # given up before it began
+        return True
+    result, error = None, None
+    try:
+        result = context.run(function)
+    except BaseException as raised:  # handed to the waiting task, whatever it is
+        error = raised
+    try:
+        loop.call_soon_threadsafe(_settle, done, result, error)
+    except RuntimeError:  # the loop was closed while the work ran
+        return False
+    return True
 
 
 def _settle(done: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:

@@ -134,7 +134,7 @@ async def test_a_second_background_error_does_not_keep_the_clean_up_points_from_
     events = seen(runner, *ENDING)
     error = await train(runner)
     assert kinds(events) == ["run_failed", "after_train", "after_run"]
-    assert error.__notes__ == ["and then, in AfterTrain: ValueError: second"]
+    assert error.__notes__ == ["and then, in RunFailed: ValueError: second"]
 
 
 async def test_a_background_error_that_is_waiting_when_training_ends_is_reported_before_after_run():

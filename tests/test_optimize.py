@@ -279,7 +279,7 @@ async def test_outputs_and_rates_of_several_optimizers_are_reported_by_name():
     events = seen(runner, MetricsReady)
     await runner.train()
     (ready,) = events
-    assert list(ready.metrics) == ["d/grad_norm", "d/loss", "g/grad_norm", "g/loss", "g/score"]
+    assert list(ready.metrics) == ["d/loss", "d/grad_norm", "g/loss", "g/grad_norm", "g/score"]
     assert ready.lr == {"d": 0.1, "g": 0.05}
 
 

@@ -147,6 +147,7 @@ async def test_load_and_resume_at_once_are_refused():
 async def test_training_builds_no_test_loader():
     runner = fit(epochs(1), test=TestLoop(unused("the test loader"), val_step))
     await runner.train()
+    assert runner.state.iter == 2
 
 
 async def test_validation_and_test_build_neither_optimizer_nor_train_loader(tmp_path: Path):

@@ -61,6 +61,9 @@ def test_python_numpy_and_torch_are_seeded():
 
 def test_a_seed_may_be_larger_than_numpy_takes():
     seed_everything(2**40)
+    first = float(np.random.rand())
+    seed_everything(2**40)
+    assert float(np.random.rand()) == first
 
 
 @pytest.mark.parametrize("before", [(False, False), (True, True)])

@@ -1,5 +1,6 @@
 """What a train step may return, and what is said of anything else."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Batch, epochs, fit, iters, points, seen, train_step
+from toys import Batch, epochs, equal, fit, iters, points, seen, train_step, weights
 
 from asyncrunner.errors import StepError
 from asyncrunner.events import AfterTrainIter, BeforeBackward, MetricsReady
@@ -58,7 +59,9 @@ async def test_what_cannot_be_trained_on_is_named_with_the_steps_place(value: An
 
 
 async def test_a_loss_may_have_any_shape_of_one_element():
-    await fit(epochs(1, step=returning(matrix))).train()
+    runner = fit(epochs(1, step=returning(matrix)))
+    await runner.train()
+    assert runner.state.iter == 2
 
 
 async def test_all_scalars_that_a_step_returns_are_reported_and_the_rest_is_in_the_outputs():
@@ -126,6 +129,40 @@ async def test_a_step_may_be_anything_that_can_be_called(step: Any):
     await runner.train()
     await plain.train()
     assert [event.metrics for event in ready] == [event.metrics for event in expected]
+
+
+async def test_while_an_async_step_waits_other_tasks_are_not_in_its_autocast():
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+    modes: list[bool] = []
+
+    async def step(model: nn.Module, batch: Batch) -> Tensor:
+        modes.append(torch.is_autocast_enabled("cpu"))
+        waiting.set()
+        await go_on.wait()
+        modes.append(torch.is_autocast_enabled("cpu"))
+        return train_step(model, batch)
+
+    task = asyncio.create_task(fit(iters(1, step=step), precision="bf16").train())
+    await waiting.wait()
+    modes.append(torch.is_autocast_enabled("cpu"))
+    go_on.set()
+    await task
+    assert modes == [True, False, True]
+
+
+async def test_an_async_step_may_handle_what_is_raised_while_it_waits():
+    async def step(model: nn.Module, batch: Batch) -> Tensor:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return train_step(model, batch)
+        raise AssertionError("there was no timeout")
+
+    runner, plain = fit(iters(2, step=step)), fit(iters(2))
+    await runner.train()
+    await plain.train()
+    assert equal(weights(runner), weights(plain))
 
 
 def test_a_step_is_named_by_its_function_and_its_place():

@@ -85,7 +85,9 @@ def kinds(events: Sequence[Event]) -> list[str]:
     return [event.kind for event in events]
 
 
-def trace(runner: Runner, skip: type[Event] = GradientPoint) -> list[Row]:
+def trace(
+    runner: Runner, *, skip: type[Event] | tuple[type[Event], ...] = GradientPoint
+) -> list[Row]:
     """Return the list that every mount point will be added to, with the model's mode there."""
     rows: list[Row] = []
 

@@ -1,0 +1,536 @@
+"""What happens when subscribers fail, hang, or are cancelled."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from bus_support import Goodbye, LoudPing, Ping, Pong, Run, Stuck, Tick, both_loops, outcome, turns
+
+from asyncrunner import Bus
+from asyncrunner.errors import SubscriberTimeoutError
+from asyncrunner_events import Event, SubscriberFailed
+
+
+class CheckpointException(BaseException):
+    """As torch's: no Exception."""
+
+
+async def fails(event: Event) -> None:
+    raise LookupError(f"on {event.kind}")
+
+
+FAILS_AT = f"subscriber 'fails' ({Path(__file__)}:{fails.__code__.co_firstlineno})"
+
+
+# Blocking
+
+
+@both_loops
+def test_a_blocking_subscribers_error_is_raised_as_it_is_with_a_note_that_names_it(
+    run: Run[None],
+) -> None:
+    async def main() -> None:
+        async with Bus(progress={"epoch": 2, "iter": 12}) as bus:
+            bus.subscribe(Ping, fails)
+            error = await outcome(bus.publish(Ping()))
+        assert type(error) is LookupError
+        assert str(error) == "on ping"
+        assert error.__notes__ == [f"raised by {FAILS_AT}, event Ping, epoch 2, iter 12"]
+        frame, traceback = None, error.__traceback__
+        while traceback is not None:
+            frame, traceback = traceback.tb_frame, traceback.tb_next
+        assert frame is not None and frame.f_code.co_name == "fails"
+        assert error.__cause__ is None
+
+    run(main)
+
+
+async def test_after_an_error_the_later_ones_are_not_called_but_inboxes_have_the_event() -> None:
+    log: list[str] = []
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails, priority=10)
+        bus.subscribe(Ping, lambda e: log.append("later"))
+        bus.subscribe(Ping, lambda e: log.append("background"), mode="background")
+        with pytest.raises(LookupError):
+            await bus.publish(Ping())
+    assert log == ["background"]
+
+
+async def test_a_cleanup_event_reaches_every_subscriber_and_the_first_error_is_raised() -> None:
+    log: list[str] = []
+    async with Bus() as bus:
+
+        @bus.on(Goodbye)
+        def also_fails(event: Goodbye) -> None:
+            log.append("also fails")
+            raise KeyError
+
+        bus.subscribe(Goodbye, fails, priority=10)
+        bus.subscribe(Goodbye, lambda e: log.append("last"))
+        with pytest.raises(LookupError, match="on goodbye") as caught:
+            await bus.publish(Goodbye())
+        assert type(caught.value) is LookupError
+    assert log == ["also fails", "last"]
+
+
+@pytest.mark.parametrize("error", [LookupError("x"), CheckpointException("x")])
+async def test_log_goes_on_and_reports(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports: list[SubscriberFailed] = []
+
+    def broken(event: Ping) -> None:
+        raise error
+
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, reports.append)
+        subscription = bus.subscribe(Ping, broken, on_error="log", name="it")
+        for _ in range(7):
+            await bus.publish(Ping())
+        assert subscription.active  # however often: a blocking one is disabled only if asked for
+    assert subscription.stats.errors == 7
+    assert [(r.subscriber, r.event_kind, r.event_seq) for r in reports[:2]] == [
+        ("it", "ping", 0),
+        ("it", "ping", 2),
+    ]
+    assert reports[0].error == f"{type(error).__name__}: x"
+    assert "in broken" in reports[0].traceback
+    assert reports[0].cause == 0
+    assert not reports[0].disabled
+    assert "subscriber 'it' (" in caplog.messages[0]
+    assert "the run goes on" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("mode", ["blocking", "background"])
+async def test_disable_ends_the_subscription_at_the_first_error(mode: Any) -> None:
+    reports: list[SubscriberFailed] = []
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, reports.append)
+        subscription = bus.subscribe(Ping, fails, mode=mode, on_error="disable")
+        for _ in range(3):
+            await bus.publish(Ping())
+        await bus.drain()
+        assert not subscription.active
+        assert subscription not in bus.subscriptions
+    assert [report.disabled for report in reports] == [True]
+
+
+async def test_an_error_that_is_no_exception_is_raised_as_it_is() -> None:
+    async with Bus() as bus:
+
+        @bus.on(Ping)
+        def broken(event: Ping) -> None:
+            raise CheckpointException
+
+        with pytest.raises(CheckpointException) as caught:
+            await bus.publish(Ping())
+        assert "subscriber " in caught.value.__notes__[0]
+        await bus.publish(Pong())
+
+
+async def test_the_error_of_a_nested_event_is_raised_by_the_publish_that_led_to_it() -> None:
+    log: list[str] = []
+    async with Bus() as bus:
+
+        @bus.on(Ping)
+        async def nests(event: Ping) -> None:
+            await bus.publish(Pong())
+            await bus.publish(LoudPing()) if type(event) is Ping else None
+
+        bus.subscribe(Pong, fails)
+        bus.subscribe(LoudPing, lambda e: log.append("loud"))
+        with pytest.raises(LookupError, match="on pong"):
+            await bus.publish(Ping())
+        assert log == ["loud"]  # the ones after it are delivered all the same
+
+
+async def test_an_error_in_where_is_an_error_of_the_subscription() -> None:
+    async with Bus() as bus:
+        options: dict[str, Any] = {"where": lambda e: e.nonsense, "on_error": "log"}
+        subscriptions = [
+            bus.subscribe(Ping, print, **options),
+            bus.subscribe(Ping, print, mode="background", **options),
+        ]
+        got: list[Event] = []
+        bus.subscribe(Ping, got.append, mode="background")
+        await bus.publish(Ping())
+    assert [subscription.stats.errors for subscription in subscriptions] == [1, 1]
+    assert len(got) == 1
+
+
+async def test_a_snapshot_that_fails_is_an_error_of_the_subscription_that_asked_for_it() -> None:
+    from bus_support import Loaded
+
+    got: list[Event] = []
+    async with Bus(snapshot=lambda value: 1 / 0) as bus:
+        asked = bus.subscribe(Loaded, print, mode="background", keep=["batch"])
+        bus.subscribe(Loaded, got.append, mode="background")
+        await bus.publish(Loaded(batch=1))
+    assert asked.stats.errors == 1
+    assert len(got) == 1
+
+
+# Background
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@both_loops
+def test_a_background_error_is_logged_and_reported_and_training_goes_on(
+    run: Run[None], in_thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    got: list[int] = []
+    reports: list[SubscriberFailed] = []
+
+    async def main() -> None:
+        async with Bus() as bus:
+
+            def plain(event: Ping) -> None:
+                if event.n == 1:
+                    raise CheckpointException("disk full")
+                got.append(event.n)
+
+            async def coroutine(event: Ping) -> None:
+                plain(event)
+
+            bus.subscribe(SubscriberFailed, reports.append)
+            bus.subscribe(Ping, plain if in_thread else coroutine, mode="background", name="sink")
+            for n in range(4):
+                await bus.publish(Ping(n=n))
+
+    run(main)
+    assert got == [0, 2, 3]
+    (report,) = reports
+    assert (report.subscriber, report.event_seq) == ("sink", 1)
+    assert report.error == "CheckpointException: disk full"
+    assert "in plain" in report.traceback
+    assert report.cause == 1
+    assert "sink" in caplog.text
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_after_5_errors_in_a_row_a_background_subscription_is_disabled(
+    in_thread: bool,
+) -> None:
+    calls: list[int] = []
+    reports: list[SubscriberFailed] = []
+
+    def plain(event: Ping) -> None:
+        calls.append(event.n)
+        if event.n != 3:
+            raise LookupError
+
+    async def coroutine(event: Ping) -> None:
+        plain(event)
+
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, reports.append)
+        subscription = bus.subscribe(Ping, plain if in_thread else coroutine, mode="background")
+        for n in range(20):
+            await bus.publish(Ping(n=n))
+        await bus.drain()
+        assert not subscription.active
+    assert calls == list(range(9))  # a success at 3 began the count anew
+    assert [report.disabled for report in reports] == [False] * 7 + [True]
+    assert subscription.stats.dropped == 11
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@both_loops
+def test_a_background_error_with_raise_is_fatal_at_the_next_publish(
+    run: Run[None], in_thread: bool
+) -> None:
+    got: list[str] = []
+
+    async def main() -> None:
+        async with Bus() as bus:
+            subscriber: Any = (lambda e: 1 / 0) if in_thread else fails
+            bus.subscribe(Ping, subscriber, mode="background", on_error="raise", name="sink")
+            bus.subscribe(Goodbye, lambda e: got.append(e.kind))
+            await bus.publish(Ping())
+            await bus.drain()
+            with pytest.raises((LookupError, ZeroDivisionError)) as caught:
+                await bus.publish(Goodbye())
+            assert "subscriber 'sink'" in caught.value.__notes__[0]
+            await bus.publish(Goodbye())
+
+    run(main)
+    assert got == ["goodbye"] * 2  # clean-up is done all the same
+
+
+async def test_a_fatal_error_is_raised_at_once_even_if_nobody_wants_the_event() -> None:
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails, mode="background", on_error="raise")
+        await bus.publish(Ping())
+        await bus.drain()
+        with pytest.raises(LookupError):
+            await bus.publish(Pong)
+
+
+async def test_a_fatal_error_is_raised_when_the_bus_closes_if_nothing_was_published_since() -> None:
+    with pytest.raises(LookupError, match="on ping"):
+        async with Bus() as bus:
+            bus.subscribe(Ping, fails, mode="background", on_error="raise")
+            await bus.publish(Ping())
+
+
+async def test_a_fatal_error_is_logged_if_another_one_ends_the_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(KeyError):
+        async with Bus() as bus:
+            bus.subscribe(Ping, fails, mode="background", on_error="raise")
+            await bus.publish(Ping())
+            raise KeyError
+    assert "LookupError('on ping')" in caplog.text
+
+
+async def test_a_fatal_error_is_raised_in_the_task_of_the_run_and_in_no_subscriber() -> None:
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails, mode="background", on_error="raise")
+        inside: list[BaseException | None] = []
+
+        @bus.on(Pong)
+        async def publishes(event: Pong) -> None:
+            inside.append(await outcome(bus.publish(Tick)))
+
+        async def elsewhere() -> BaseException | None:
+            await bus.publish(Ping())
+            await bus.drain()
+            return await outcome(bus.publish(Pong()))
+
+        assert await asyncio.create_task(elsewhere()) is None
+        with pytest.raises(LookupError):
+            await bus.publish(Pong())
+    assert inside == [None, None]
+
+
+async def test_the_first_fatal_error_is_raised_and_the_others_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails, mode="background", on_error="raise", where=lambda e: e.n == 0)
+        bus.subscribe(Ping, lambda e: 1 / 0, mode="background", on_error="raise")
+        await bus.publish(Ping())
+        await bus.drain()
+        with pytest.raises(LookupError):
+            await bus.publish(Pong)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_error_of_an_event_from_a_thread_stops_the_run() -> None:
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails)
+        await asyncio.to_thread(bus.publish_threadsafe, Ping())
+        await bus.drain()
+        with pytest.raises(LookupError):
+            await bus.publish(Pong)
+
+
+async def test_a_failing_subscriber_of_failures_is_logged_and_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reports: list[Event] = []
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, fails, mode="background")
+        bus.subscribe(Event, fails, mode="background", name="fails at everything")
+        bus.subscribe(SubscriberFailed, reports.append)
+        await bus.publish(Ping())
+        with anyio.fail_after(5):
+            await bus.drain()
+    assert len(reports) == 1
+    assert caplog.text.count("on subscriber_failed") >= 2
+
+
+async def test_a_plain_function_that_returns_a_coroutine_in_the_background_is_an_error() -> None:
+    reports: list[SubscriberFailed] = []
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, reports.append)
+        bus.subscribe(Ping, lambda e: fails(e), mode="background")
+        await bus.publish(Ping())
+    assert "returned a coroutine" in reports[0].error
+
+
+async def test_sys_exit_in_the_background_is_contained_and_ends_the_run_in_the_foreground() -> None:
+    def leave(event: Ping) -> None:
+        raise SystemExit(3)
+
+    async def leave_later(event: Ping) -> None:
+        leave(event)
+
+    async with Bus() as bus:
+        for subscriber in (leave, leave_later):
+            with bus.subscribe(Ping, subscriber, mode="background") as subscription:
+                await bus.publish(Ping())
+                await bus.drain()
+                assert subscription.stats.errors == 1
+        bus.subscribe(Ping, leave, on_error="log")
+        with pytest.raises(SystemExit):
+            await bus.publish(Ping())
+
+
+# Timeouts
+
+
+@both_loops
+def test_a_subscriber_over_its_timeout_is_cancelled_and_reported(run: Run[None]) -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        async with Bus() as bus:
+
+            @bus.on(Ping, timeout=0.01, name="hangs")
+            async def hangs(event: Ping) -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    log.append("cancelled")
+
+            bus.subscribe(Ping, lambda e: log.append("later"))
+            with pytest.raises(SubscriberTimeoutError, match=r"'hangs' .* timeout of 0.01 s") as e:
+                await bus.publish(Ping())
+            assert "subscriber 'hangs' (" in e.value.__notes__[0]
+            task = asyncio.current_task()
+            assert task is not None and task.cancelling() == 0
+
+    run(main)
+    assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("mode", ["blocking", "background"])
+async def test_after_a_timeout_the_run_goes_on_if_the_policy_says_so(mode: Any) -> None:
+    reports: list[SubscriberFailed] = []
+    async with Bus() as bus:
+        bus.subscribe(SubscriberFailed, reports.append)
+        stuck = Stuck()
+        bus.subscribe(Ping, stuck, timeout=0.01, mode=mode, on_error="log")
+        for _ in range(2):
+            await bus.publish(Ping())
+        await bus.drain()
+    assert [report.error.partition(":")[0] for report in reports] == ["SubscriberTimeoutError"] * 2
+
+
+async def test_a_plain_function_over_its_timeout_is_given_up_and_disabled_in_the_end() -> None:
+    import threading
+
+    go_on, calls = threading.Event(), list[int]()
+    async with Bus() as bus:
+
+        def hangs(event: Ping) -> None:
+            calls.append(event.n)
+            go_on.wait(10)
+
+        subscription = bus.subscribe(Ping, hangs, mode="background", timeout=0.01)
+        for n in range(7):
+            await bus.publish(Ping(n=n))
+        with anyio.fail_after(5):
+            await bus.drain()
+        assert not subscription.active
+        assert (subscription.stats.errors, subscription.stats.dropped) == (5, 2)
+        go_on.set()
+    assert calls == [0]  # what was given up while it waited behind the first is never called
+
+
+# Cancellation
+
+
+@both_loops
+def test_cancellation_passes_through_a_publish_whatever_the_policy(run: Run[None]) -> None:
+    async def main() -> None:
+        for on_error in ("raise", "log", "disable"):
+            policy: Any = on_error
+            async with Bus() as bus:
+                stuck = Stuck()
+                subscription = bus.subscribe(Ping, stuck, on_error=policy)
+                publishing = asyncio.create_task(bus.publish(Ping()))
+                await stuck.reached.wait()
+                publishing.cancel()
+                assert isinstance(await outcome(publishing), asyncio.CancelledError)
+                assert subscription.stats.errors == 0
+                with anyio.move_on_after(0) as scope:
+                    await bus.publish(Ping())
+                assert scope.cancelled_caught
+                assert subscription.active
+
+    run(main)
+
+
+async def test_cancellation_in_a_cleanup_event_reaches_the_publisher_after_every_subscriber() -> (
+    None
+):
+    log: list[str] = []
+    async with Bus() as bus:
+        stuck = Stuck()
+        bus.subscribe(Goodbye, fails)
+        bus.subscribe(Goodbye, stuck)
+        bus.subscribe(Goodbye, lambda e: log.append("last"))
+        publishing = asyncio.create_task(bus.publish(Goodbye()))
+        await stuck.reached.wait()
+        publishing.cancel()
+        assert isinstance(await outcome(publishing), asyncio.CancelledError)
+    assert log == ["last"]
+
+
+async def cancelled_task(event: Event) -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+@both_loops
+def test_awaiting_what_was_cancelled_is_an_error_of_the_subscriber(run: Run[None]) -> None:
+    async def main() -> None:
+        async with Bus() as bus:
+            subscription = bus.subscribe(Ping, cancelled_task)
+            with pytest.raises(RuntimeError, match="awaited what had been cancelled") as caught:
+                await bus.publish(Ping())
+            assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+            subscription.cancel()
+            background = bus.subscribe(Ping, cancelled_task, mode="background")
+            for _ in range(2):
+                await bus.publish(Ping())
+            await bus.drain()
+            assert (background.stats.calls, background.stats.errors) == (2, 2)
+
+    run(main)
+
+
+async def test_cancelling_the_task_of_a_background_subscriber_ends_it_and_nothing_else() -> None:
+    async with Bus() as bus:
+        stuck = Stuck()
+        bus.subscribe(Ping, stuck, mode="background", name="it")
+        await bus.publish(Ping())
+        await stuck.reached.wait()
+        for task in asyncio.all_tasks():
+            if task.get_name() == "it":
+                task.cancel()
+        await turns()
+        assert not bus.working
+        assert bus.subscriptions == []
+        await bus.publish(Ping())
+
+
+async def test_an_error_keeps_its_event_alive_no_longer_than_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import gc
+    import weakref
+
+    caplog.set_level(logging.CRITICAL, "asyncrunner")
+    async with Bus() as bus:
+        bus.subscribe(Ping, fails, on_error="log")
+        bus.subscribe(Pong, fails)
+        gc.collect()
+        gc.disable()
+        try:
+            contained, raised = Ping(), Pong()
+            references = [weakref.ref(contained), weakref.ref(raised)]
+            await bus.publish(contained)
+            await outcome(bus.publish(raised))
+            del contained, raised
+            assert [reference() for reference in references] == [None, None]
+        finally:
+            gc.enable()
