@@ -4,19 +4,19 @@ import asyncio
 from time import monotonic_ns
 from typing import Protocol
 
-from asyncrunner_events import Event, Fact
+from asyncrunner_events import Event
 
 from .causation import INSIDE, Link
 from .failures import ends_task, follow_policy, logger, report_slow
-from .outlet import Outlet
+from .outlet import BusSide, Outlet
 from .subscription import Subscription
 
 LONGEST_TURN_NS = 1_000_000
 """So long a subscriber that never waits may keep the event loop at a time."""
 
 
-class BusSide(Protocol):
-    """What a background subscriber needs of the bus."""
+class WorkingBus(BusSide, Protocol):
+    """What a background subscriber needs of the bus besides."""
 
     working: "set[Background]"
     """Those with something to do."""
@@ -27,8 +27,6 @@ class BusSide(Protocol):
 
     @property
     def is_open(self) -> bool: ...  # noqa: D102
-    def report(self, fact: Fact) -> None: ...  # noqa: D102
-    def fail(self, error: BaseException) -> None: ...  # noqa: D102
 
 
 class Background(Outlet):
@@ -36,7 +34,7 @@ class Background(Outlet):
 
     ends_with_bus = False
 
-    def __init__(self, subscription: Subscription, bus: BusSide) -> None:
+    def __init__(self, subscription: Subscription, bus: WorkingBus) -> None:
         super().__init__(subscription, bus.report)
         self._bus = bus
         self._call = subscription.call

@@ -48,7 +48,8 @@ async def bracket(
             await state.safe_point.reach()
         except BaseException as error:
             await _report(state, error)
-            pass
+            if event.seq < 0:  # cancelled while it waited for its turn
+                await _publish_despite(state, error, event)
             raise
 
 

@@ -35,8 +35,8 @@ from .causation import INSIDE, Link, check_chain
 from .deferred import Deferred
 from .drain import DrainReport
 from .errors import AsyncRunnerError
-from .failures import ends_task, follow_policy, graver, logger, report_slow
-from .routes import Route
+from .failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
+from .outlet import put_into
 from .stamp import Stamp
 from .subscribing import Subscribing
 from .subscription import Subscription
@@ -80,18 +80,17 @@ class Bus(Subscribing):
         """Background subscribers with something to do: while there are any, give the event loop
         a turn now and then."""
         self.held_up: set[Background] = set()
-        """Those that `publish` waits for, before it returns, to catch up."""
         self.ended = asyncio.Event()
-        """Set when somebody has nothing more to do."""
         self.blocking_ns = 0
         """Nanoseconds that blocking subscribers have taken so far, all together."""
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._stamp = Stamp(run, attempt, rank, counters)
         self.identify = self._stamp.identify
-        self._turns = Turns(is_open=False)
         self._deferred = Deferred()
+        self._turns = Turns(self._deferred, is_open=False)
         self._tasks = Tasks()
-        self._failure: BaseException | None = None
+        self._fatal = Fatal()
+        self.fail = self._fatal.add
         self._opener: asyncio.Task[Any] | None = None
 
     # Publishing
@@ -117,8 +116,8 @@ class Bus(Subscribing):
             if not route.is_wanted and not (
                 route.periodic and route.is_due(event, self.progress, fields)
             ):
-                if self._failure is not None:
-                    self._raise_failure()
+                if self._fatal.error is not None:
+                    self._stop_run()
                 return
             event = route.build(fields)
         inside = INSIDE.get()
@@ -135,12 +134,10 @@ class Bus(Subscribing):
                 await self._deliver_deferred(inside)
         finally:
             turns.pass_on()
-            if deferred:
-                self._deferred.wake()
         while self.held_up:
             await self.held_up.pop().catch_up()
-        if self._failure is not None:
-            self._raise_failure()
+        if self._fatal.error is not None:
+            self._stop_run()
 
     def publish_threadsafe(self, event: Event) -> None:
         """Publish from another thread, or from a plain function; returns at once.
@@ -157,7 +154,7 @@ class Bus(Subscribing):
         route = self._routes[type(event)]
         link = self._stamp(event, route.kind, cause, inside)
         if not route.blocking:
-            self._put(event, link, route)
+            put_into(route.outlets, event, link, self)
             return
         token = INSIDE.set(link)
         fatal: BaseException | None = None
@@ -182,30 +179,12 @@ class Bus(Subscribing):
         finally:
             INSIDE.reset(token)
             self.blocking_ns += now - began
-            self._put(event, link, route)
+            put_into(route.outlets, event, link, self)
         if fatal is not None:
             try:
                 raise fatal
             finally:
                 del fatal  # its traceback holds this frame, and so the event
-
-    def _put(self, event: Event, link: Link, route: Route) -> None:
-        bare = None
-        for outlet in route.outlets:
-            subscription = outlet.subscription
-            try:
-                if subscription.is_filtered and not subscription.lets_through(event):
-                    continue
-                if subscription.keep:
-                    live = {name: vars(event).get(name) for name in subscription.keep}
-                    outlet.put(event.without_live(self._snapshot(live)), link)
-                else:
-                    bare = event.without_live() if bare is None else bare
-                    outlet.put(bare, link)
-            except BaseException as error:  # of `where`, or of the snapshot
-                fatal = follow_policy(error, subscription, event, self.report)
-                if fatal is not None:
-                    self.fail(fatal)
 
     # Turns
 
@@ -233,8 +212,6 @@ class Bus(Subscribing):
             finally:
                 turns.pass_on()
                 self.ended.set()
-            if self._deferred.events:
-                self._deferred.wake()
 
     # What stops the run, and other reports
 
@@ -243,18 +220,10 @@ class Bus(Subscribing):
         if self._loop is not None:
             self._deferred.put(fact, INSIDE.get(), wake=not self._turns.is_taken)
 
-    def fail(self, error: BaseException) -> None:
-        """Have the task that opened the bus raise this error at its next publish."""
-        if self._failure is None:
-            self._failure = error
-        else:
-            logger.error("besides the error that stops the run: %r", error, exc_info=error)
-
-    def _raise_failure(self) -> None:
-        error = self._failure
-        if error is not None and asyncio.current_task() is self._opener and not self.is_inside():
-            self._failure = None
-            raise error
+    def _stop_run(self) -> None:
+        """Raise the error that is to stop the run, if this is the task that can."""
+        if asyncio.current_task() is self._opener and not self.is_inside():
+            self._fatal.settle()
 
     def is_inside(self) -> bool:
         """Whether who asks is a subscriber of this bus, or a task that one started."""
@@ -268,8 +237,8 @@ class Bus(Subscribing):
             raise AsyncRunnerError("the bus is open already")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._opener = asyncio.current_task()
-        self._turns, self._deferred = Turns(is_open=True), Deferred(self._loop)
-        self.ended = asyncio.Event()
+        self._deferred, self.ended = Deferred(self._loop), asyncio.Event()
+        self._turns = Turns(self._deferred, is_open=True)
         self._tasks.start(self._deliver_while_nobody_publishes(), "asyncrunner bus")
         for outlet in self._routes.subscriptions.values():
             if isinstance(outlet, Background):
@@ -286,15 +255,11 @@ class Bus(Subscribing):
                 self._turns.close()
                 self._deferred.close()
                 self._routes.close_streams()
-                self.drained = self._report(time.monotonic() - began)
+                self.drained = report = self._report(time.monotonic() - began)
                 await self._tasks.end()
-        if self.drained.undelivered:
-            logger.error("not done when the bus was closed: %s", self.drained.undelivered)
-        error, self._failure = self._failure, None
-        if error is not None and exc_info[1] is not None:
-            logger.error("besides the error that stops the run: %r", error, exc_info=error)
-        elif error is not None:
-            raise error
+        if report.undelivered:
+            logger.error("not done when the bus was closed: %s", report.undelivered)
+        self._fatal.settle(is_stopped=exc_info[1] is not None)
 
     @property
     def is_open(self) -> bool:

@@ -82,6 +82,32 @@ def graver(first: BaseException | None, later: BaseException | None) -> BaseExce
     return first if isinstance(later, Exception | None) and first is not None else later
 
 
+class Fatal:
+    """The error that is to stop the run, until somebody can raise it."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def add(self, error: BaseException) -> None:
+        """Keep the first error; log later ones, or nobody would hear of them."""
+        if self.error is None:
+            self.error = error
+        else:
+            _log_besides(error)
+
+    def settle(self, *, is_stopped: bool = False) -> None:
+        """Raise the error if there is one; only log it if the run is stopped by another one."""
+        error, self.error = self.error, None
+        if error is not None and is_stopped:
+            _log_besides(error)
+        elif error is not None:
+            raise error
+
+
+def _log_besides(error: BaseException) -> None:
+    logger.error("besides the error that stops the run: %r", error, exc_info=error)
+
+
 def report_slow(
     subscription: Subscription, duration_ns: int, report: Callable[[Fact], None]
 ) -> None:

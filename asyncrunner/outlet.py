@@ -1,13 +1,25 @@
 """Where the bus puts the events of one subscription that does not hold up the publisher."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from asyncrunner_events import Event, EventsDropped, Fact
 
 from .accounting import Drops
 from .causation import Link
+from .failures import follow_policy
 from .subscription import Subscription
+
+
+class BusSide(Protocol):
+    """What outlets need of the bus."""
+
+    @property
+    def snapshot(self) -> Callable[[Any], Any]: ...  # noqa: D102
+    def report(self, fact: Fact) -> None: ...  # noqa: D102
+    @property
+    def fail(self) -> Callable[[BaseException], None]: ...  # noqa: D102
 
 
 class Outlet:
@@ -57,3 +69,26 @@ class Outlet:
     def cancelled(self) -> None:
         """Let who waits for events see that the subscription was cancelled."""
         self._arrived.set()
+
+
+def put_into(outlets: Iterable[Outlet], event: Event, link: Link, bus: BusSide) -> None:
+    """Put the event into those of the outlets whose filters let it through.
+
+    Live fields are taken out; who keeps some gets a copy of the event with snapshots of them.
+    """
+    bare = None
+    for outlet in outlets:
+        subscription = outlet.subscription
+        try:
+            if subscription.is_filtered and not subscription.lets_through(event):
+                continue
+            if subscription.keep:
+                live = {name: vars(event).get(name) for name in subscription.keep}
+                outlet.put(event.without_live(bus.snapshot(live)), link)
+            else:
+                bare = event.without_live() if bare is None else bare
+                outlet.put(bare, link)
+        except BaseException as error:  # of `where`, or of the snapshot
+            fatal = follow_policy(error, subscription, event, bus.report)
+            if fatal is not None:
+                bus.fail(fatal)

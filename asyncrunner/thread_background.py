@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncrunner_events import Event
 
-from .background import Background, BusSide
+from .background import Background, WorkingBus
 from .causation import INSIDE
 from .subscription import Subscription
 from .timeouts import timed
@@ -21,7 +21,7 @@ class ThreadBackground(Background):
     a hop for each call.
     """
 
-    def __init__(self, subscription: Subscription, bus: BusSide) -> None:
+    def __init__(self, subscription: Subscription, bus: WorkingBus) -> None:
         super().__init__(subscription, bus)
         self._thread = Worker(subscription.name)
         self._hand: deque[Event] = deque()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+from .deferred import Deferred
 from .errors import BusClosedError
 
 
@@ -11,9 +12,14 @@ class Turns:
 
     `if turns.is_taken: await turns.take()`, else `turns.is_taken = True`: 0.05 µs, where
     `async with asyncio.Lock()` costs 0.4 in every publish.
+
+    Args:
+        deferred: What is to be woken when nobody wants the turn any more, if events wait there.
+        is_open: Whether turns can be taken.
     """
 
-    def __init__(self, *, is_open: bool) -> None:
+    def __init__(self, deferred: Deferred, *, is_open: bool) -> None:
+        self._deferred = deferred
         self.is_open = is_open
         self.is_taken = not is_open
         """Whether somebody's turn has begun, or was given to who waited first; also if closed."""
@@ -56,6 +62,8 @@ class Turns:
                 turn.set_result(None)
                 return
         self.is_taken = not self.is_open
+        if self._deferred.events:
+            self._deferred.wake()
 
     def close(self) -> None:
         """Let nobody take a turn any more, and send away who waits."""

@@ -38,8 +38,8 @@ class Loaded(Event):
 
     droppable: ClassVar[bool] = True
 
-    batch: Live
-    outputs: Live
+    batch: Live = None
+    outputs: Live = None
 
 
 class Goodbye(Event):
@@ -78,7 +78,9 @@ def _run_on(factory: Callable[[], asyncio.AbstractEventLoop]) -> Run[Any]:
 
 
 both_loops = pytest.mark.parametrize(
-    "run", [_run_on(asyncio.new_event_loop), _run_on(uvloop.new_event_loop)], ids=["asyncio", "uvloop"]
+    "run",
+    [_run_on(asyncio.new_event_loop), _run_on(uvloop.new_event_loop)],
+    ids=["asyncio", "uvloop"],
 )
 
 

@@ -1,6 +1,8 @@
 """Who gets what, and what is built for nobody."""
 
 import asyncio
+import copy
+import pickle
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -113,7 +115,10 @@ async def test_once_gives_the_first_event_that_passes_the_other_filters() -> Non
         async def in_background(event: Ping) -> None:
             got.append(("coroutine", event.n))
 
-        options: dict[str, Any] = {"once": True, "where": lambda e: e.n >= 1}
+        def later(event: Ping) -> bool:
+            return event.n >= 1
+
+        options: dict[str, Any] = {"once": True, "where": later}
         bus.subscribe(Ping, lambda e: got.append(("blocking", e.n)), **options)
         bus.subscribe(Ping, lambda e: got.append(("thread", e.n)), mode="background", **options)
         bus.subscribe(Ping, in_background, mode="background", **options)
@@ -191,13 +196,25 @@ async def test_an_event_built_by_publish_is_the_same_as_one_built_by_hand() -> N
         bus.subscribe(Event, got.append)
         await bus.publish(AfterTrainIter, batch_idx=3, num_batches=7, outputs={"loss": 1.0})
         await bus.publish(AfterTrainIter(batch_idx=3, num_batches=7, outputs={"loss": 1.0}))
+        wrong: Any = {"batch_idx": "three"}
         with pytest.raises(ValueError, match="batch_idx"):
-            wrong: Any = {"batch_idx": "three"}
             await bus.publish(AfterTrainIter, **wrong)
     by_publish, by_hand = got
     assert type(by_publish) is AfterTrainIter
     assert by_publish.model_dump() == by_hand.model_dump()
     assert by_publish.model_fields_set == by_hand.model_fields_set
+
+
+async def test_a_published_event_can_be_pickled_copied_and_compared() -> None:
+    got: list[Ping] = []
+    async with Bus() as bus:
+        bus.subscribe(Ping, got.append, mode="background")
+        await bus.publish(Ping(n=3))
+    (event,) = got
+    for copied in (pickle.loads(pickle.dumps(event)), copy.deepcopy(event)):
+        assert copied == event
+        assert (copied.n, copied.seq, copied.time_ns) == (3, 0, event.time_ns)
+        assert copied.to_json() == event.to_json()
 
 
 # The stamp

@@ -1,7 +1,6 @@
 """Draining and closing: everything is delivered, or the report says what was not."""
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from bus_support import Ping, Pong, Run, Stuck, Tick, both_loops, turns
+from bus_support import Ping, Pong, Run, Stuck, Tick, both_loops, outcome, turns
 
 from asyncrunner import Bus
 from asyncrunner.errors import AsyncRunnerError
@@ -42,7 +41,6 @@ def test_leaving_the_bus_waits_for_what_was_published(run: Run[None], in_thread:
                 await bus.publish(Ping(n=n))
         assert bus.drained is not None
         assert bus.drained.undelivered == {}
-        assert bus.drained.elapsed_s < 30
 
     run(main)
     assert got == list(range(1000))
@@ -164,10 +162,12 @@ async def test_the_bus_is_drained_after_an_error_and_after_a_cancellation() -> N
         await turns()
         got.append(event.n)
 
-    with pytest.raises(KeyError):
+    async def failed() -> None:
         async with bus:
             await bus.publish(Ping(n=1))
             raise KeyError
+
+    assert isinstance(await outcome(failed()), KeyError)
 
     async def cancelled() -> None:
         async with bus:
@@ -358,4 +358,3 @@ async def test_what_a_thread_published_before_the_bus_closed_is_delivered() -> N
         bus.publish_threadsafe(Pong(n=1))
         await asyncio.to_thread(bus.publish_threadsafe, Pong(n=2))
     assert got == [1, 2]
-    logging.getLogger("asyncrunner").debug("done")

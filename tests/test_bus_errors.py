@@ -1,16 +1,27 @@
 """What happens when subscribers fail, hang, or are cancelled."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from bus_support import Goodbye, LoudPing, Ping, Pong, Run, Stuck, Tick, both_loops, outcome, turns
+from bus_support import (
+    Goodbye,
+    Loaded,
+    LoudPing,
+    Ping,
+    Pong,
+    Run,
+    Tick,
+    both_loops,
+    outcome,
+)
 
 from asyncrunner import Bus
-from asyncrunner.errors import SubscriberTimeoutError
 from asyncrunner_events import Event, SubscriberFailed
 
 
@@ -42,7 +53,8 @@ def test_a_blocking_subscribers_error_is_raised_as_it_is_with_a_note_that_names_
         frame, traceback = None, error.__traceback__
         while traceback is not None:
             frame, traceback = traceback.tb_frame, traceback.tb_next
-        assert frame is not None and frame.f_code.co_name == "fails"
+        assert frame is not None
+        assert frame.f_code.co_name == "fails"
         assert error.__cause__ is None
 
     run(main)
@@ -149,10 +161,13 @@ async def test_the_error_of_a_nested_event_is_raised_by_the_publish_that_led_to_
 
 async def test_an_error_in_where_is_an_error_of_the_subscription() -> None:
     async with Bus() as bus:
-        options: dict[str, Any] = {"where": lambda e: e.nonsense, "on_error": "log"}
+
+        def broken(event: Ping) -> bool:
+            raise LookupError
+
         subscriptions = [
-            bus.subscribe(Ping, print, **options),
-            bus.subscribe(Ping, print, mode="background", **options),
+            bus.subscribe(Ping, print, where=broken, on_error="log"),
+            bus.subscribe(Ping, print, where=broken, mode="background"),
         ]
         got: list[Event] = []
         bus.subscribe(Ping, got.append, mode="background")
@@ -162,8 +177,6 @@ async def test_an_error_in_where_is_an_error_of_the_subscription() -> None:
 
 
 async def test_a_snapshot_that_fails_is_an_error_of_the_subscription_that_asked_for_it() -> None:
-    from bus_support import Loaded
-
     got: list[Event] = []
     async with Bus(snapshot=lambda value: 1 / 0) as bus:
         asked = bus.subscribe(Loaded, print, mode="background", keep=["batch"])
@@ -246,12 +259,16 @@ def test_a_background_error_with_raise_is_fatal_at_the_next_publish(
 
     async def main() -> None:
         async with Bus() as bus:
-            subscriber: Any = (lambda e: 1 / 0) if in_thread else fails
+
+            def fails_in_thread(event: Ping) -> None:
+                raise LookupError
+
+            subscriber: Any = fails_in_thread if in_thread else fails
             bus.subscribe(Ping, subscriber, mode="background", on_error="raise", name="sink")
             bus.subscribe(Goodbye, lambda e: got.append(e.kind))
             await bus.publish(Ping())
             await bus.drain()
-            with pytest.raises((LookupError, ZeroDivisionError)) as caught:
+            with pytest.raises(LookupError) as caught:
                 await bus.publish(Goodbye())
             assert "subscriber 'sink'" in caught.value.__notes__[0]
             await bus.publish(Goodbye())
@@ -270,20 +287,26 @@ async def test_a_fatal_error_is_raised_at_once_even_if_nobody_wants_the_event() 
 
 
 async def test_a_fatal_error_is_raised_when_the_bus_closes_if_nothing_was_published_since() -> None:
-    with pytest.raises(LookupError, match="on ping"):
+    async def run() -> None:
         async with Bus() as bus:
             bus.subscribe(Ping, fails, mode="background", on_error="raise")
             await bus.publish(Ping())
+
+    with pytest.raises(LookupError, match="on ping"):
+        await run()
 
 
 async def test_a_fatal_error_is_logged_if_another_one_ends_the_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with pytest.raises(KeyError):
+    async def run() -> None:
         async with Bus() as bus:
             bus.subscribe(Ping, fails, mode="background", on_error="raise")
             await bus.publish(Ping())
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await run()
     assert "LookupError('on ping')" in caplog.text
 
 
@@ -371,154 +394,9 @@ async def test_sys_exit_in_the_background_is_contained_and_ends_the_run_in_the_f
             await bus.publish(Ping())
 
 
-# Timeouts
-
-
-@both_loops
-def test_a_subscriber_over_its_timeout_is_cancelled_and_reported(run: Run[None]) -> None:
-    log: list[str] = []
-
-    async def main() -> None:
-        async with Bus() as bus:
-
-            @bus.on(Ping, timeout=0.01, name="hangs")
-            async def hangs(event: Ping) -> None:
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    log.append("cancelled")
-
-            bus.subscribe(Ping, lambda e: log.append("later"))
-            with pytest.raises(SubscriberTimeoutError, match=r"'hangs' .* timeout of 0.01 s") as e:
-                await bus.publish(Ping())
-            assert "subscriber 'hangs' (" in e.value.__notes__[0]
-            task = asyncio.current_task()
-            assert task is not None and task.cancelling() == 0
-
-    run(main)
-    assert log == ["cancelled"]
-
-
-@pytest.mark.parametrize("mode", ["blocking", "background"])
-async def test_after_a_timeout_the_run_goes_on_if_the_policy_says_so(mode: Any) -> None:
-    reports: list[SubscriberFailed] = []
-    async with Bus() as bus:
-        bus.subscribe(SubscriberFailed, reports.append)
-        stuck = Stuck()
-        bus.subscribe(Ping, stuck, timeout=0.01, mode=mode, on_error="log")
-        for _ in range(2):
-            await bus.publish(Ping())
-        await bus.drain()
-    assert [report.error.partition(":")[0] for report in reports] == ["SubscriberTimeoutError"] * 2
-
-
-async def test_a_plain_function_over_its_timeout_is_given_up_and_disabled_in_the_end() -> None:
-    import threading
-
-    go_on, calls = threading.Event(), list[int]()
-    async with Bus() as bus:
-
-        def hangs(event: Ping) -> None:
-            calls.append(event.n)
-            go_on.wait(10)
-
-        subscription = bus.subscribe(Ping, hangs, mode="background", timeout=0.01)
-        for n in range(7):
-            await bus.publish(Ping(n=n))
-        with anyio.fail_after(5):
-            await bus.drain()
-        assert not subscription.active
-        assert (subscription.stats.errors, subscription.stats.dropped) == (5, 2)
-        go_on.set()
-    assert calls == [0]  # what was given up while it waited behind the first is never called
-
-
-# Cancellation
-
-
-@both_loops
-def test_cancellation_passes_through_a_publish_whatever_the_policy(run: Run[None]) -> None:
-    async def main() -> None:
-        for on_error in ("raise", "log", "disable"):
-            policy: Any = on_error
-            async with Bus() as bus:
-                stuck = Stuck()
-                subscription = bus.subscribe(Ping, stuck, on_error=policy)
-                publishing = asyncio.create_task(bus.publish(Ping()))
-                await stuck.reached.wait()
-                publishing.cancel()
-                assert isinstance(await outcome(publishing), asyncio.CancelledError)
-                assert subscription.stats.errors == 0
-                with anyio.move_on_after(0) as scope:
-                    await bus.publish(Ping())
-                assert scope.cancelled_caught
-                assert subscription.active
-
-    run(main)
-
-
-async def test_cancellation_in_a_cleanup_event_reaches_the_publisher_after_every_subscriber() -> (
-    None
-):
-    log: list[str] = []
-    async with Bus() as bus:
-        stuck = Stuck()
-        bus.subscribe(Goodbye, fails)
-        bus.subscribe(Goodbye, stuck)
-        bus.subscribe(Goodbye, lambda e: log.append("last"))
-        publishing = asyncio.create_task(bus.publish(Goodbye()))
-        await stuck.reached.wait()
-        publishing.cancel()
-        assert isinstance(await outcome(publishing), asyncio.CancelledError)
-    assert log == ["last"]
-
-
-async def cancelled_task(event: Event) -> None:
-    task = asyncio.create_task(asyncio.Event().wait())
-    await asyncio.sleep(0)
-    task.cancel()
-    await task
-
-
-@both_loops
-def test_awaiting_what_was_cancelled_is_an_error_of_the_subscriber(run: Run[None]) -> None:
-    async def main() -> None:
-        async with Bus() as bus:
-            subscription = bus.subscribe(Ping, cancelled_task)
-            with pytest.raises(RuntimeError, match="awaited what had been cancelled") as caught:
-                await bus.publish(Ping())
-            assert isinstance(caught.value.__cause__, asyncio.CancelledError)
-            subscription.cancel()
-            background = bus.subscribe(Ping, cancelled_task, mode="background")
-            for _ in range(2):
-                await bus.publish(Ping())
-            await bus.drain()
-            assert (background.stats.calls, background.stats.errors) == (2, 2)
-
-    run(main)
-
-
-async def test_cancelling_the_task_of_a_background_subscriber_ends_it_and_nothing_else() -> None:
-    async with Bus() as bus:
-        stuck = Stuck()
-        bus.subscribe(Ping, stuck, mode="background", name="it")
-        await bus.publish(Ping())
-        await stuck.reached.wait()
-        for task in asyncio.all_tasks():
-            if task.get_name() == "it":
-                task.cancel()
-        await turns()
-        assert not bus.working
-        assert bus.subscriptions == []
-        await bus.publish(Ping())
-
-
 async def test_an_error_keeps_its_event_alive_no_longer_than_itself(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    import gc
-    import weakref
-
     caplog.set_level(logging.CRITICAL, "asyncrunner")
     async with Bus() as bus:
         bus.subscribe(Ping, fails, on_error="log")

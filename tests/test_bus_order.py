@@ -87,7 +87,9 @@ def test_a_nested_publish_returns_at_once_and_is_delivered_after_the_current_eve
     ]
 
 
-async def test_what_a_background_subscriber_publishes_is_delivered_though_nobody_publishes() -> None:
+async def test_what_a_background_subscriber_publishes_is_delivered_though_nobody_publishes() -> (
+    None
+):
     arrived = asyncio.Event()
     async with Bus() as bus:
 

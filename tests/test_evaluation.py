@@ -198,6 +198,22 @@ async def test_validation_changes_nothing_in_the_model():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+class Merging(nn.Linear):
+    """A model that does more than set flags when its mode changes."""
+
+    is_merged = False
+
+    def train(self, mode: bool = True) -> "Merging":
+        self.is_merged = not mode
+        return super().train(mode)
+
+
+async def test_a_models_own_train_is_called_after_validation():
+    model = Merging(3, 1)
+    await fit(model=model, val=ValLoop(points(1), val_step)).val()
+    assert (model.is_merged, model.training) == (False, True)
+
+
 async def test_weights_swapped_in_before_val_epoch_are_the_ones_that_are_validated():
     runner = fit(val=ValLoop(points(2), val_step))
     plain = await runner.val()

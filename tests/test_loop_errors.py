@@ -262,6 +262,41 @@ async def test_a_cancellation_reaches_a_blocking_subscriber_that_waits():
     assert kinds(events) == ["run_interrupted", "after_train", "after_run"]
 
 
+class Mine(Event):
+    """An event of another task."""
+
+
+async def test_a_cancellation_while_another_task_is_publishing_does_not_lose_the_clean_up_point():
+    stepping, go_on, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def step(model: nn.Module, batch: Batch) -> Tensor:
+        stepping.set()
+        await go_on.wait()
+        return train_step(model, batch)
+
+    async def hold(_: Mine) -> None:
+        await release.wait()
+
+    runner = fit(epochs(1, step=step))
+    events = seen(runner, AfterTrain)
+    runner.subscribe(Mine, hold)
+    task = asyncio.create_task(runner.train())
+    await stepping.wait()
+    other = asyncio.create_task(runner.publish(Mine()))
+    await asyncio.sleep(0)
+    go_on.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert runner.state.completed == (1, 2, 0)
+    task.cancel()  # it waits until `Mine` is delivered, to publish `AfterTrain`
+    await asyncio.sleep(0)
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await other
+    assert kinds(events) == ["after_train"]
+
+
 async def test_clean_up_subscribers_may_wait_after_a_cancellation():
     runner = fit(epochs(10**6))
     waited: list[str] = []

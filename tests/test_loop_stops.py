@@ -89,6 +89,14 @@ async def test_a_stop_in_the_last_iteration_of_a_validation_leaves_its_metrics_w
     assert set(await runner.train()) == {"val/error"}
 
 
+async def test_a_stop_leaves_out_the_validation_sets_that_are_still_to_come():
+    runner = fit(val={"one": ValLoop(points(1), val_step), "two": ValLoop(points(1), val_step)})
+    runner.subscribe(AfterValIter, lambda _: runner.stop("enough"))
+    events = seen(runner, BeforeVal)
+    assert set(await runner.val()) == {"one/error"}
+    assert [event.dataset for event in events] == ["one"]
+
+
 async def test_the_first_reason_to_stop_is_kept_and_published_once():
     runner = fit(epochs(1))
     runner.subscribe(BeforeTrainIter, lambda _: (runner.stop("one"), runner.stop("two")))
