@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
     from .bus import Bus as Bus
+    from .delivery.subscription import Subscription as Subscription
     from .evaluation import TestLoop as TestLoop
     from .evaluation import ValLoop as ValLoop
     from .loops import EpochTrainLoop as EpochTrainLoop
     from .loops import IterTrainLoop as IterTrainLoop
     from .runner import Runner as Runner
-    from .subscription import Subscription as Subscription
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,7 @@ _HOME = {
     "EpochTrainLoop": "loops",
     "IterTrainLoop": "loops",
     "Runner": "runner",
-    "Subscription": "subscription",
+    "Subscription": "delivery.subscription",
     "TestLoop": "evaluation",
     "ValLoop": "evaluation",
 }

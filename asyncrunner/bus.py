@@ -30,19 +30,19 @@ import anyio
 
 from asyncrunner_events import Event, Fact
 
-from .background import Background
-from .causation import INSIDE, Link, check_chain
-from .deferred import Deferred
-from .drain import DrainReport
+from .delivery.background import Background
+from .delivery.causation import INSIDE, Link, check_chain
+from .delivery.deferred import Deferred
+from .delivery.drain import DrainReport
+from .delivery.failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
+from .delivery.outlet import put_into
+from .delivery.stamp import Stamp
+from .delivery.subscribing import Subscribing
+from .delivery.subscription import Subscription
+from .delivery.tasks import Tasks
+from .delivery.thread_background import ThreadBackground
+from .delivery.turns import Turns
 from .errors import AsyncRunnerError
-from .failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
-from .outlet import put_into
-from .stamp import Stamp
-from .subscribing import Subscribing
-from .subscription import Subscription
-from .tasks import Tasks
-from .thread_background import ThreadBackground
-from .turns import Turns
 
 P = ParamSpec("P")
 
@@ -255,10 +255,10 @@ class Bus(Subscribing):
                 self._turns.close()
                 self._deferred.close()
                 self._routes.close_streams()
-                self.drained = report = self._report(time.monotonic() - began)
+                self.drained = self._report(time.monotonic() - began)
                 await self._tasks.end()
-        if report.undelivered:
-            logger.error("not done when the bus was closed: %s", report.undelivered)
+        if (drained := self.drained) is not None and drained.undelivered:
+            logger.error("not done when the bus was closed: %s", drained.undelivered)
         self._fatal.settle(is_stopped=exc_info[1] is not None)
 
     @property

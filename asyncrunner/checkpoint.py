@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from asyncrunner_events import CheckpointSaved
 
 from .errors import CheckpointError
-from .files import sync_directory, write_atomically
+from .run_dir.files import sync_directory, write_atomically
 
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from asyncrunner_events import EVENTS, MOUNT_POINTS, Event, MountPoint
 
 from .bus import Bus
-from .subscription import Subscription
+from .delivery.subscription import Subscription
 
 
 def subscriber_table(bus: Bus, more: Iterable[type[Event]] = ()) -> str:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from .bus import Bus
+from .delivery.worker import Worker
 from .errors import ConfigurationError
-from .tree import map_tensors
-from .worker import Worker
+from .training.tree import map_tensors
 
 TURN_S = 0.005
 """The longest time in which the event loop gets no turn, but for an iteration that takes longer.

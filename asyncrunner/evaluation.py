@@ -30,14 +30,14 @@ from asyncrunner_events import (
     Stage,
 )
 
-from .batches import Loader, batches, number_of_batches, open_loader
-from .brackets import bracket
 from .device import to_device
-from .metrics import Averages, Metric, check_metrics, numbers_of
-from .modes import in_modes
-from .schedule import Schedule
-from .state import RunState
-from .steps import Step, StepFunction
+from .training.batches import Loader, batches, number_of_batches, open_loader
+from .training.brackets import bracket
+from .training.metrics import Averages, Metric, check_metrics, numbers_of
+from .training.modes import in_modes
+from .training.schedule import Schedule
+from .training.state import RunState
+from .training.steps import Step, StepFunction
 
 
 class _Place(TypedDict):

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from asyncrunner_events import Event, IterPoint, ModuleProbe, parse
 
-from .thinned import subscribe_thinned
+from .delivery.thinned import subscribe_thinned
 
 if TYPE_CHECKING:
     from .bus import Bus
-    from .subscription import Subscription
+    from .delivery.subscription import Subscription
 
 __all__ = ["Journal", "read"]
 

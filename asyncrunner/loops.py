@@ -48,15 +48,15 @@ from asyncrunner_events import (
     MetricsReady,
 )
 
-from .batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
-from .brackets import bracket
 from .device import to_device
-from .modes import in_modes
-from .optimize import Gradients, parameters_of
-from .schedule import positive_int
-from .state import RunState
-from .steps import Step, StepFunction, loss_of, scalars_in
-from .tree import detached
+from .training.batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
+from .training.brackets import bracket
+from .training.modes import in_modes
+from .training.optimize import Gradients, parameters_of
+from .training.schedule import positive_int
+from .training.state import RunState
+from .training.steps import Step, StepFunction, loss_of, scalars_in
+from .training.tree import detached
 
 
 class _Place(TypedDict):

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from .bus import Bus
 from .journal import Journal
-from .run_dir import RunDir
+from .run_dir.directory import RunDir
 from .settings import Progress as ProgressKind
 from .settings import Settings
 from .subscribers import Console, JsonLines, Progress

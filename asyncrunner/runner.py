@@ -18,8 +18,18 @@ from asyncrunner_events import (
     ResumeInexact,
 )
 
-from .brackets import bracket
-from .build import (
+from .bus import Bus
+from .checkpoint import read_checkpoint, write_checkpoint
+from .delivery.worker import Worker
+from .describe import dry_run_result, points_fired, subscriber_table
+from .device import pick_device
+from .errors import CheckpointError, ConfigurationError
+from .evaluation import TestLoop, ValLoop
+from .launch import run_starts
+from .outputs import JournalKind, run_outputs
+from .settings import Progress, Settings
+from .training.brackets import bracket
+from .training.build import (
     Model,
     Optimizers,
     build_model,
@@ -28,21 +38,11 @@ from .build import (
     check_parts,
     config_of,
 )
-from .bus import Bus
-from .checkpoint import read_checkpoint, write_checkpoint
-from .describe import dry_run_result, points_fired, subscriber_table
-from .device import pick_device
-from .errors import CheckpointError, ConfigurationError
-from .evaluation import TestLoop, ValLoop
-from .launch import run_starts
-from .outputs import JournalKind, run_outputs
-from .resume import checkpoint_of, restore
-from .schedule import positive_int
-from .seeding import deterministic_algorithms, seed_everything
-from .settings import Progress, Settings
-from .state import Loop, Precision, RunState
-from .tree import snapshot
-from .worker import Worker
+from .training.resume import checkpoint_of, restore
+from .training.schedule import positive_int
+from .training.seeding import deterministic_algorithms, seed_everything
+from .training.state import Loop, Precision, RunState
+from .training.tree import snapshot
 
 Metrics = dict[str, float]
 T = TypeVar("T")

@@ -38,7 +38,7 @@ BARE_US = 92.0
 
 def fresh(device: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Return a model of two layers and its optimizer."""
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)).to(device)
     return model, torch.optim.SGD(model.parameters(), lr=0.01)
 
@@ -55,7 +55,7 @@ def bare(batches: list[Batch], device: str) -> None:
     model.train()
     for batch in batches:
         loss = train_step(model, batch)
-        loss.backward()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
         optimizer.step()
         optimizer.zero_grad()
     if device != "cpu":

@@ -5,7 +5,7 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncrunner.accounting import Stats
+from asyncrunner.delivery.accounting import Stats
 
 
 def test_without_calls_every_figure_is_0() -> None:

@@ -18,9 +18,9 @@ from torch.utils.data import (
 from toys import Batch, epochs, equal, fit, iters, points, seen, val_step, weights
 
 from asyncrunner import ValLoop
-from asyncrunner.batches import batches, endless, number_of_batches, open_loader, set_epoch
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import BeforeTrainIter
+from asyncrunner.training.batches import batches, endless, number_of_batches, open_loader, set_epoch
 
 
 def total(model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:

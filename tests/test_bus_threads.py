@@ -9,7 +9,7 @@ import pytest
 from bus_support import Ping, Pong, Run, Stuck, Tick, both_loops
 
 from asyncrunner import Bus
-from asyncrunner.deferred import CAPACITY
+from asyncrunner.delivery.deferred import CAPACITY
 from asyncrunner_events import EventsDropped
 
 

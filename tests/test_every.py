@@ -8,8 +8,8 @@ from bus_support import Ping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncrunner.delivery.every import Every
 from asyncrunner.errors import SubscriptionError
-from asyncrunner.every import Every
 from asyncrunner_events import (
     AfterTrainEpoch,
     AfterTrainIter,

@@ -8,8 +8,8 @@ from bus_support import Pong, Tick
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncrunner.accounting import Drops
-from asyncrunner.inbox import Inbox, Overflow
+from asyncrunner.delivery.accounting import Drops
+from asyncrunner.delivery.inbox import Inbox, Overflow
 from asyncrunner_events import Event
 
 

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncrunner"
 EVENTS = Path(__file__).parents[1] / "events" / "asyncrunner_events"
 
 LAYERS = (
-    {"errors", "events"},
+    {"errors", "events", "suggest"},
     {"delivery"},
     {"bus"},
     {"journal", "settings", "launch", "run_dir"},
@@ -21,7 +21,17 @@ LAYERS = (
 )
 """From the bottom; a module may import its own layer and those before it."""
 
-WITHOUT_TORCH = ("errors", "events", "delivery", "bus", "journal", "settings", "launch", "run_dir")
+WITHOUT_TORCH = (
+    "errors",
+    "events",
+    "suggest",
+    "delivery",
+    "bus",
+    "journal",
+    "settings",
+    "launch",
+    "run_dir",
+)
 
 
 def layer_of(part: str) -> int:

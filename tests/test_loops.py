@@ -35,7 +35,7 @@ from asyncrunner.events import (
     MetricsReady,
     MountPoint,
 )
-from asyncrunner.state import RunState
+from asyncrunner.training.state import RunState
 
 # Arguments and counters
 

@@ -8,8 +8,8 @@ import torch
 from toys import val_step
 
 from asyncrunner.errors import StepError
-from asyncrunner.metrics import Averages, Metric, check_metrics, numbers_of
-from asyncrunner.steps import Step
+from asyncrunner.training.metrics import Averages, Metric, check_metrics, numbers_of
+from asyncrunner.training.steps import Step
 
 BATCH = torch.ones(4, 3)
 

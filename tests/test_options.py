@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from asyncrunner.errors import ScriptError
-from asyncrunner.options import options_of, read_arguments, read_table
+from asyncrunner.script.options import options_of, read_arguments, read_table
 
 
 class Schedule(Enum):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from asyncrunner.errors import ScriptError
-from asyncrunner.outline import Outline, outline_of
+from asyncrunner.script.outline import Outline, outline_of
 
 
 @pytest.fixture

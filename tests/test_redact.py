@@ -1,6 +1,6 @@
 import pytest
 
-from asyncrunner.redact import Redactor, is_secret_variable
+from asyncrunner.run_dir.redact import Redactor, is_secret_variable
 
 CANARY = "canary-3f9c2d71"
 

@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from asyncrunner.errors import RunDirError
-from asyncrunner.files import write_atomically
 from asyncrunner.run_dir import RunDir, RunRecord
+from asyncrunner.run_dir.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 CANARY = "canary-3f9c2d71"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.schedule import Schedule, positive_int
+from asyncrunner.training.schedule import Schedule, positive_int
 
 
 def due(schedule: Schedule, length: int) -> list[int]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from toys import epochs, equal, fit, train_step, weights
 
-from asyncrunner.seeding import deterministic_algorithms, seed_everything
+from asyncrunner.training.seeding import deterministic_algorithms, seed_everything
 
 
 class Noise(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -12,7 +12,7 @@ from toys import Batch, epochs, equal, fit, iters, points, seen, train_step, wei
 
 from asyncrunner.errors import StepError
 from asyncrunner.events import AfterTrainIter, BeforeBackward, MetricsReady
-from asyncrunner.steps import Step
+from asyncrunner.training.steps import Step
 
 
 def returning(value: Any) -> Any:

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from bus_support import turns
 
-from asyncrunner.tasks import Tasks
+from asyncrunner.delivery.tasks import Tasks
 
 
 async def test_a_cancelled_scope_around_who_started_a_task_does_not_end_it() -> None:

@@ -9,8 +9,8 @@ import anyio
 import pytest
 from bus_support import Run, both_loops, outcome, turns
 
+from asyncrunner.delivery.timeouts import timed
 from asyncrunner.errors import SubscriberTimeoutError
-from asyncrunner.timeouts import timed
 
 Waits = Callable[[Any], Any]
 

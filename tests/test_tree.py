@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
-from asyncrunner.tree import batch_size, detached, map_tensors, snapshot, tensors_in
+from asyncrunner.training.tree import batch_size, detached, map_tensors, snapshot, tensors_in
 
 ONE, TWO = torch.tensor(1.0), torch.tensor(2.0)
 

@@ -6,12 +6,13 @@ import anyio
 import pytest
 from bus_support import outcome, turns
 
+from asyncrunner.delivery.deferred import Deferred
+from asyncrunner.delivery.turns import Turns
 from asyncrunner.errors import BusClosedError
-from asyncrunner.turns import Turns
 
 
 async def test_turns_are_given_in_the_order_in_which_they_were_asked_for() -> None:
-    lock, log = Turns(is_open=True), list[int]()
+    lock, log = Turns(Deferred(), is_open=True), list[int]()
 
     async def take(n: int) -> None:
         await lock.take()
@@ -27,7 +28,7 @@ async def test_turns_are_given_in_the_order_in_which_they_were_asked_for() -> No
 
 
 async def test_who_gives_up_waiting_is_passed_over() -> None:
-    lock = Turns(is_open=True)
+    lock = Turns(Deferred(), is_open=True)
     await lock.take()
     second, third = (asyncio.create_task(lock.take()) for _ in range(2))
     await turns(2)
@@ -40,7 +41,7 @@ async def test_who_gives_up_waiting_is_passed_over() -> None:
 
 
 async def test_who_gives_up_when_it_is_his_turn_passes_it_on() -> None:
-    lock = Turns(is_open=True)
+    lock = Turns(Deferred(), is_open=True)
     await lock.take()
     second, third = (asyncio.create_task(lock.take()) for _ in range(2))
     await turns(2)
@@ -53,7 +54,7 @@ async def test_who_gives_up_when_it_is_his_turn_passes_it_on() -> None:
 
 
 async def test_closing_sends_away_who_waits_and_who_comes() -> None:
-    lock = Turns(is_open=True)
+    lock = Turns(Deferred(), is_open=True)
     await lock.take()
     waiting = [asyncio.create_task(outcome(lock.take())) for _ in range(2)]
     await turns(2)

@@ -9,7 +9,7 @@ import weakref
 import anyio
 import pytest
 
-from asyncrunner.worker import Worker
+from asyncrunner.delivery.worker import Worker
 
 
 async def test_work_runs_in_one_thread_of_that_name_in_the_order_it_was_given() -> None:

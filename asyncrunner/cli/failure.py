@@ -2,7 +2,7 @@
 
 import typer
 
-from ..user_code import user_line, user_traceback
+from ..script.user_code import user_line, user_traceback
 
 __all__ = ["explain", "explain_failure"]
 

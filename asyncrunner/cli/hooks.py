@@ -29,7 +29,7 @@ def hooks(
     ] = None,
 ) -> None:
     """Show who listens to what, without training."""
-    from ..script import load
+    from ..script.find import load
 
     try:
         with watching(_stop):

@@ -15,7 +15,7 @@ from .failure import explain_failure
 from .signals import interrupts
 
 if TYPE_CHECKING:
-    from ..script import Found
+    from ..script.find import Found
     from ..settings import Settings
 
 __all__ = ["run"]
@@ -146,8 +146,8 @@ class _Report:
 
 
 def _start(report: _Report, target: str, args: Sequence[str], config: Path | None) -> None:
-    from ..script import load
-    from ..user_code import is_launcher_bug
+    from ..script.find import load
+    from ..script.user_code import is_launcher_bug
 
     with interrupts() as signals, watching(report.starts):
         try:

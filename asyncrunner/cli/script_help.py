@@ -3,12 +3,12 @@
 import inspect
 from typing import TYPE_CHECKING, cast
 
-from ..options import Option, options_of
+from ..script.options import Option, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..script import Found
+    from ..script.find import Found
 
 __all__ = ["script_help"]
 

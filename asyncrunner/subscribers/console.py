@@ -9,8 +9,8 @@ from typing import TextIO
 from asyncrunner_events import Event
 
 from ..bus import Bus
-from ..subscription import Subscription
-from ..thinned import subscribe_thinned
+from ..delivery.subscription import Subscription
+from ..delivery.thinned import subscribe_thinned
 from .lines import SHOWN, Lines
 
 __all__ = ["Console"]

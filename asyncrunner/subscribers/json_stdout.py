@@ -8,7 +8,7 @@ from typing import BinaryIO
 from asyncrunner_events import Event
 
 from ..bus import Bus
-from ..subscription import Subscription
+from ..delivery.subscription import Subscription
 
 __all__ = ["JsonLines"]
 

@@ -21,8 +21,8 @@ from asyncrunner_events import (
 )
 
 from ..bus import Bus
-from ..subscription import Subscription
-from ..thinned import subscribe_thinned
+from ..delivery.subscription import Subscription
+from ..delivery.thinned import subscribe_thinned
 from .lines import SHOWN, Lines, learning_rate, values
 from .text import duration, plain, rate
 

@@ -2,7 +2,7 @@
 
 from contextvars import ContextVar
 
-from .errors import EventCycleError
+from ..errors import EventCycleError
 
 Link = tuple[tuple[int, ...], int, str, "Link | None", list[int]]
 """A delivered event: the buses that its subscribers must not wait for (its own, last, and those

@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
-from .errors import ConfigurationError, StepError
+from ..errors import ConfigurationError, StepError
 from .steps import Step, is_scalar
 from .tree import batch_size
 

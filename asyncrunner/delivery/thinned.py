@@ -16,7 +16,7 @@ from .every import Every
 from .subscription import Options, Subscription
 
 if TYPE_CHECKING:
-    from .bus import Bus
+    from ..bus import Bus
 
 __all__ = ["Thinned", "subscribe_thinned"]
 

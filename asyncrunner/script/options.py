@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 
-from .errors import ScriptError
-from .suggest import did_you_mean
+from ..errors import ScriptError
+from ..suggest import did_you_mean
 
 __all__ = ["Option", "options_of", "read_arguments", "read_table", "signature_of"]
 

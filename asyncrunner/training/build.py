@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 Model = nn.Module | Callable[[], nn.Module]
 Optimizers = Optimizer | Mapping[str, Optimizer] | Callable[[nn.Module], Any]

@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 
 from asyncrunner_events import MetricsReady, Stage, StopRequested
 
-from .bus import Bus
-from .device import HostCopies, Pace
-from .errors import ConfigurationError
+from ..bus import Bus
+from ..device import HostCopies, Pace
+from ..errors import ConfigurationError
+from ..settings import Settings
 from .safe_point import SafePoint
-from .settings import Settings
 
 if TYPE_CHECKING:
-    from .evaluation import ValLoop
+    from ..evaluation import ValLoop
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from . import __version__
+from .. import __version__
 from .redact import Redactor, is_secret_variable
 
 __all__ = ["Cuda", "Environment", "Git", "describe_environment"]

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from asyncrunner_events import Event
 
+from ..errors import SubscriptionError
 from .accounting import Stats
 from .contract import Mode, OnError, Options, StreamOptions, check_options, parse_priority
-from .errors import SubscriptionError
 from .every import Every
 from .inbox import Inbox
 from .subscriber import Subscriber, check_subscriber, is_async, name_of, where_defined

@@ -3,8 +3,8 @@
 import asyncio
 from collections import deque
 
+from ..errors import BusClosedError
 from .deferred import Deferred
-from .errors import BusClosedError
 
 
 class Turns:

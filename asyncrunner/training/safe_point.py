@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from .errors import AsyncRunnerError
+from ..errors import AsyncRunnerError
 
 Action = Callable[[], Awaitable[None]]
 

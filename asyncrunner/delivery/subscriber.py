@@ -7,7 +7,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from asyncrunner_events import Event
 
-from .errors import SubscriptionError
+from ..errors import SubscriptionError
 
 Subscriber = Callable[[Any], Any]
 """A function or coroutine function of one argument, the event."""

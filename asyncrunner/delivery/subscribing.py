@@ -11,8 +11,8 @@ import anyio
 
 from asyncrunner_events import Event, Fact
 
+from ..errors import SubscriptionError
 from .background import Background
-from .errors import SubscriptionError
 from .outlet import Outlet
 from .routes import Route, Routes
 from .stream import EventStream

@@ -7,8 +7,8 @@ from pathlib import Path
 
 __all__ = ["is_launcher_bug", "user_line", "user_traceback"]
 
-_PACKAGE = Path(__file__).parent
-_LAUNCHER = {"__main__.py", "cli", "launch.py", "options.py", "script.py"}
+_PACKAGE = Path(__file__).parents[1]
+_LAUNCHER = {"__main__.py", "cli", "launch.py", "script"}
 _STDLIB = Path(sysconfig.get_path("stdlib"))
 
 

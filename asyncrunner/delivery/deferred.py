@@ -7,8 +7,8 @@ from threading import Lock
 
 from asyncrunner_events import Event, EventsDropped
 
+from ..errors import BusClosedError
 from .causation import Link
-from .errors import BusClosedError
 
 CAPACITY = 65_536
 MOST_AT_ONCE = 1000

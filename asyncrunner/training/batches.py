@@ -12,7 +12,7 @@ from contextlib import aclosing
 from itertools import count, islice
 from typing import Any
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 Loader = Iterable[Any] | AsyncIterable[Any]
 """Something that gives batches, again for every epoch."""

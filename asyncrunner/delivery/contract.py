@@ -8,10 +8,10 @@ from typing import Any, Literal, TypedDict, get_args
 
 from asyncrunner_events import Event
 
-from .errors import SubscriptionError
+from ..errors import SubscriptionError
+from ..suggest import did_you_mean
 from .inbox import Overflow
 from .subscriber import event_types_of
-from .suggest import did_you_mean
 
 Mode = Literal["blocking", "background"]
 OnError = Literal["raise", "log", "disable"]

@@ -23,8 +23,8 @@ from typing import Any, Self
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from ..errors import RunDirError
 from .environment import describe_environment
-from .errors import RunDirError
 from .files import write_atomically
 from .redact import Redactor
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from asyncrunner_events import Event, MetricsReady
 
-from .errors import SubscriptionError
+from ..errors import SubscriptionError
 
 Unit = Literal["", "it", "ep", "s"]
 _UNIT_OF = {"iter": "it", "epoch": "ep"}

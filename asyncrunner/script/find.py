@@ -27,15 +27,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
-from .errors import AsyncRunnerError, ScriptError
-from .launch import watching
+from ..errors import AsyncRunnerError, ScriptError
+from ..launch import watching
+from ..suggest import did_you_mean
 from .options import options_of, read_arguments, read_table, signature_of
 from .outline import Outline, outline_of
-from .suggest import did_you_mean
 from .user_code import user_traceback
 
 if TYPE_CHECKING:
-    from .runner import Runner
+    from ..runner import Runner
 
 __all__ = ["Found", "build_runner", "load"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim import Optimizer
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .schedule import positive_int
 
 

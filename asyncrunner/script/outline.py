@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ScriptError
+from ..errors import ScriptError
 
 __all__ = ["Outline", "outline_of"]
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import torch
 
-from .errors import ConfigurationError, StepError
-from .subscriber import name_of, where_defined
+from ..delivery.subscriber import name_of, where_defined
+from ..errors import ConfigurationError, StepError
 
 StepFunction = Callable[[Any, Any], Any]
 """`step(model, batch)`; a function or a coroutine function."""

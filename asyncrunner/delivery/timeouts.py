@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from .errors import SubscriberTimeoutError
+from ..errors import SubscriberTimeoutError
 
 CoroutineFunction = Callable[[Any], Coroutine[Any, Any, Any]]
 

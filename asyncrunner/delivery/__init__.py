@@ -1,0 +1,1 @@
+"""What the bus is made of; `asyncrunner.bus` puts it together."""

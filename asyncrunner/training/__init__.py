@@ -1,0 +1,1 @@
+"""What the loops and the runner are made of."""
