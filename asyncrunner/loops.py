@@ -272,7 +272,7 @@ class IterTrainLoop(TrainLoop):
         """Train, from where the state's counters are."""
         publish, loader = state.bus.publish, self.open()
         max_iters = state.length(self.max_iters, "iters")
-        state.begin_training(max_epochs=1, max_iters=max_iters)
+        state.begin_training(max_epochs=None, max_iters=max_iters)
         async with bracket(state, "train", BeforeTrain, AfterTrain):
             if state.iter == 0:
                 await self._validate(state, 0)

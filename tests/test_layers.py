@@ -43,10 +43,17 @@ def part_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the absolute names of the modules that a file imports, at run time or in a function."""
+    """Return the absolute names of what a file imports, in functions too, but not for types only."""
     names: set[str] = set()
     package = ("asyncrunner", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in set(ast.walk(tree)) - for_types:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:

@@ -75,7 +75,7 @@ async def test_in_the_iteration_loop_the_whole_run_is_one_epoch():
     assert [(e.epoch, e.iter, e.batch_idx, e.num_batches) for e in events] == [
         (0, n, n, 5) for n in range(5)
     ]
-    assert {(e.max_epochs, e.max_iters) for e in events} == {(1, 5)}
+    assert {(e.max_epochs, e.max_iters) for e in events} == {(None, 5)}
     assert [(e.kind, e.iter) for e in around] == [
         ("before_train_epoch", 0),
         ("after_train_epoch", 5),

@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = ROOT / "asyncrunner" / "examples"
-NOT_SHOWN = re.compile(r"^run \S+ ")
 
 
 def blocks(language: str) -> list[str]:
@@ -25,7 +24,7 @@ def shape_of(output: str) -> list[str]:
     before or after the progress line of the same moment, which is the point of it.
     """
     without_ids = re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}", "-ID", output)
-    without_numbers = re.sub(r"\d[\d.:,]*(e[+-]\d+)?", "#", without_ids)
+    without_numbers = re.sub(r"\d[\d.:,]*(e[+-]\d+)?( (ms|s|µs)\b)?", "#", without_ids)
     return sorted(re.sub(r" +", " ", line).strip() for line in without_numbers.splitlines())
 
 

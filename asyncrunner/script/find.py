@@ -249,12 +249,12 @@ def _ambiguous(path: Path, candidates: Sequence[Found], outline: Outline) -> str
 
 def _is_runner(value: object) -> "TypeGuard[Runner]":
     # Whoever holds a Runner has imported its module; without it torch stays out.
-    module = sys.modules.get(f"{__package__}.runner")
+    module = sys.modules.get("asyncrunner.runner")
     return module is not None and isinstance(value, module.Runner)
 
 
 def _returns_runner(value: object) -> bool:
-    module = sys.modules.get(f"{__package__}.runner")
+    module = sys.modules.get("asyncrunner.runner")
     if module is None or not inspect.isfunction(value):
         return False
     returned = signature_of(value).return_annotation

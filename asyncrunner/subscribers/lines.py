@@ -78,7 +78,9 @@ class Lines:
             case BeforeRun():
                 self._run_began_ns, self._trained, self._ending = event.monotonic_ns, False, "done"
                 attempt = f"attempt {event.attempt}" if event.attempt else ""
-                return [f"run {event.run}", attempt, f"in {self._run_dir}" if self._run_dir else ""]
+                if self._run_dir is None:
+                    return ["run without a run directory: nothing of it is kept"]
+                return [f"run {event.run}", attempt, f"in {self._run_dir}"]
             case BeforeTrain():
                 self._trained = True
             case BeforeValEpoch() | BeforeTestEpoch():

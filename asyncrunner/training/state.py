@@ -117,7 +117,7 @@ class RunState:
         self.copies.clear()
         self.pace.close()
 
-    def begin_training(self, *, max_epochs: int, max_iters: int | None) -> None:
+    def begin_training(self, *, max_epochs: int | None, max_iters: int | None) -> None:
         """Say how long the training will be, and forget gradients that were left from before."""
         self.bus.progress.update(max_epochs=max_epochs, max_iters=max_iters)
         self.accumulated = 0

@@ -94,7 +94,12 @@ def test_a_run_says_its_id_at_the_beginning_and_what_it_did_at_the_end():
 def test_a_resumed_run_says_which_attempt_it_is():
     event = at(0.0, BeforeRun(runner=None))
     vars(event)["attempt"] = 2
-    assert line_of(event) == "run digits  attempt 2"
+    assert Lines(Path("runs/digits")).of(event) == "run digits  attempt 2  in runs/digits"
+
+
+def test_a_run_without_a_run_directory_says_that_nothing_is_kept():
+    event = at(0.0, BeforeRun(runner=None))
+    assert line_of(event) == "run without a run directory: nothing of it is kept"
 
 
 @pytest.mark.parametrize(
