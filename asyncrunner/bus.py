@@ -247,18 +247,19 @@ class Bus(Subscribing):
 
     async def __aexit__(self, *exc_info: object) -> None:
         began = time.monotonic()
-        with anyio.CancelScope(shield=True):
-            try:
+        try:
+            with anyio.CancelScope(shield=True):
                 await self.drain(self.drain_s)
-            finally:
-                self._loop = None
-                self._turns.close()
-                self._deferred.close()
-                self._routes.close_streams()
-                self.drained = self._report(time.monotonic() - began)
+        finally:
+            self._loop = None
+            self._turns.close()
+            self._deferred.close()
+            self._routes.close_streams()
+            self.drained = report = self._report(time.monotonic() - began)
+            with anyio.CancelScope(shield=True):
                 await self._tasks.end()
-        if (drained := self.drained) is not None and drained.undelivered:
-            logger.error("not done when the bus was closed: %s", drained.undelivered)
+        if report.undelivered:
+            logger.error("not done when the bus was closed: %s", report.undelivered)
         self._fatal.settle(is_stopped=exc_info[1] is not None)
 
     @property

@@ -1,6 +1,7 @@
 """The order of events: `seq`, turns, and what subscribers publish."""
 
 import asyncio
+import contextvars
 import threading
 
 import anyio
@@ -160,16 +161,45 @@ async def test_a_turn_given_to_a_publisher_that_was_just_cancelled_goes_to_the_n
         stuck = Stuck()
         bus.subscribe(Ping, stuck)
         bus.subscribe(Pong, lambda e: got.append(e.n))
-        first = asyncio.create_task(bus.publish(Ping()))
+
+        async def publish() -> None:
+            await bus.publish(Ping())
+            second.cancel()  # it has been given the turn, and does not know it yet
+
+        first = asyncio.create_task(publish())
         await stuck.reached.wait()
         second, third = (asyncio.create_task(bus.publish(Pong(n=n))) for n in (2, 3))
         await turns()
-        first.add_done_callback(lambda _: second.cancel())  # when it has passed the turn on
         stuck.let_go()
         with anyio.fail_after(5):
             await asyncio.wait([first, second, third])
         await bus.publish(Pong(n=4))
-    assert got[-2:] == [3, 4]
+    assert got == [3, 4]
+
+
+async def test_what_is_deferred_while_a_turn_is_given_to_nobody_is_delivered() -> None:
+    arrived = asyncio.Event()
+    async with Bus() as bus:
+        stuck, contexts = Stuck(), list[contextvars.Context]()
+        bus.subscribe(Ping, lambda e: contexts.append(contextvars.copy_context()))
+        bus.subscribe(Ping, stuck)
+        bus.subscribe(Pong, lambda e: arrived.set())
+
+        async def publish() -> None:
+            await bus.publish(Ping())
+            second.cancel()  # it has been given the turn, and does not know it yet
+            with pytest.raises(StopIteration):
+                contexts[0].run(bus.publish(Pong()).send, None)
+
+        first = asyncio.create_task(publish())
+        await stuck.reached.wait()
+        second = asyncio.create_task(bus.publish(Ping()))
+        await turns()
+        stuck.let_go()
+        with anyio.fail_after(5):
+            await arrived.wait()
+            await asyncio.wait([first, second])
+        assert second.cancelled()
 
 
 async def test_a_publisher_cancelled_in_the_middle_of_its_turn_holds_up_nobody() -> None:
