@@ -20,7 +20,7 @@ from bus_support import (
 )
 
 from asyncrunner import Bus
-from asyncrunner_events import Event, SubscriberFailed
+from asyncrunner_events import AfterTrainEpoch, Event, Fact, SubscriberFailed
 
 
 class CheckpointException(BaseException):
@@ -308,3 +308,18 @@ async def test_an_error_keeps_its_event_alive_no_longer_than_itself(
             assert [reference() for reference in references] == [None, None]
         finally:
             gc.enable()
+
+
+async def test_the_traceback_of_a_subscriber_that_fails_again_and_again_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Event) -> None:
+        raise ValueError("again")
+
+    async with Bus() as bus:
+        bus.subscribe(Event, fail, on_error="log", skip=Fact)
+        for _ in range(3):
+            await bus.publish(AfterTrainEpoch())
+    records = [record for record in caplog.records if "again" in record.getMessage()]
+    assert len(records) == 3
+    assert [record.exc_info is not None for record in records] == [True, False, False]

@@ -62,7 +62,9 @@ def follow_policy(
     if disable:
         subscription.cancel()
     ending = "it is disabled" if disable else "the run goes on"
-    logger.error("%s failed, %s; %s: %r", where, place, ending, error, exc_info=error)
+    # The whole traceback once in a row: one that fails on every event would bury all else.
+    shown = error if subscription.errors_in_a_row == 1 else None
+    logger.error("%s failed, %s; %s: %r", where, place, ending, error, exc_info=shown)
     if not isinstance(event, _REPORTS):  # a failing subscriber of reports is not reported
         report(
             SubscriberFailed(
