@@ -238,9 +238,10 @@ async def test_cancelling_the_task_ends_the_run_with_its_clean_up_points():
 async def test_a_timeout_around_training_ends_it_though_nothing_in_it_ever_waits():
     runner = fit(epochs(10**6))
     events = seen(runner, *ENDING)
+    limit = asyncio.timeout(None)
+    runner.subscribe(BeforeTrainIter, lambda _: limit.reschedule(0), once=True)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as limit:
-            runner.subscribe(BeforeTrainIter, lambda _: limit.reschedule(0), once=True)
+        async with limit:
             await runner.train()
     assert kinds(events) == ["run_interrupted", "after_train", "after_run"]
 
@@ -342,10 +343,11 @@ async def test_a_stuck_validation_can_be_cancelled():
         await asyncio.Event().wait()
         return val_step(model, batch)
 
+    limit = asyncio.timeout(None)
     runner = fit(epochs(1), val=ValLoop(points(2), step))
     events = seen(runner, *ENDING, AfterValIter)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as limit:
+        async with limit:
             await runner.train()
     assert kinds(events) == ["run_interrupted", "after_val", "after_train", "after_run"]
     assert torch.is_grad_enabled()

@@ -133,7 +133,7 @@ async def test_a_slow_subscriber_shows_in_the_subscriber_time_alone(point: type[
     )
     assert data_s < BUSY_S / 2
     assert step_s < BUSY_S / 2
-    assert BUSY_S <= subscriber_s < 2 * BUSY_S
+    assert BUSY_S <= subscriber_s < 4 * BUSY_S
 
 
 async def test_a_slow_step_shows_in_the_step_time_alone():
@@ -143,7 +143,7 @@ async def test_a_slow_step_shows_in_the_step_time_alone():
 
     data_s, step_s, subscriber_s = typical(await times(nothing, step=step))
     assert data_s < BUSY_S / 2
-    assert BUSY_S <= step_s < 2 * BUSY_S
+    assert BUSY_S <= step_s < 4 * BUSY_S
     assert subscriber_s < BUSY_S / 2
 
 
@@ -154,7 +154,7 @@ async def test_slow_data_shows_in_the_data_time_alone():
             yield batch
 
     data_s, step_s, subscriber_s = typical(await times(nothing, loader=load))
-    assert BUSY_S <= data_s < 2 * BUSY_S
+    assert BUSY_S <= data_s < 4 * BUSY_S
     assert step_s < BUSY_S / 2
     assert subscriber_s < BUSY_S / 2
 

@@ -40,7 +40,7 @@ async def bracket(
         except BaseException as error:
             await _report(state, error)
             await _publish_despite(state, error, after(**fields))
-            await _despite(state, error, "a checkpoint after it", state.safe_point.reach)
+            await _despite(error, "a checkpoint after it", state.safe_point.reach, None)
             raise
         event = after(**fields)
         try:
@@ -78,14 +78,14 @@ async def _report(state: "RunState", error: BaseException) -> None:
 
 
 async def _publish_despite(state: "RunState", first: BaseException, event: Event) -> None:
-    await _despite(state, first, type(event).__name__, lambda: state.bus.publish(event))
+    await _despite(first, type(event).__name__, lambda: state.bus.publish(event), state.cleanup_s)
 
 
 async def _despite(
-    state: "RunState", first: BaseException, what: str, act: Callable[[], Awaitable[None]]
+    first: BaseException, what: str, act: Callable[[], Awaitable[None]], seconds: float | None
 ) -> None:
     """Act in a run that has failed, and let no failure of a subscriber hide the first one."""
-    with anyio.move_on_after(state.cleanup_s, shield=True) as scope:
+    with anyio.move_on_after(seconds, shield=True) as scope:
         try:
             await act()
         except _INTERRUPTIONS:
@@ -94,6 +94,6 @@ async def _despite(
             first.add_note(f"and then, in {what}: {type(later).__name__}: {later}")
             logger.error("%s failed after an error", what, exc_info=later)
     if scope.cancelled_caught:
-        cut = f"a subscriber was cut off after {state.cleanup_s:g} s"
+        cut = f"a subscriber was cut off after {seconds:g} s"
         first.add_note(f"and then, in {what}: {cut}")
         logger.error("%s: %s", what, cut)
