@@ -31,12 +31,12 @@ import anyio
 from asyncrunner_events import Event, Fact
 
 from .delivery.background import Background
-from .delivery.causation import INSIDE, Link, check_chain
+from .delivery.causation import INSIDE, Circles, Link
 from .delivery.deferred import Deferred
 from .delivery.drain import DrainReport
 from .delivery.failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
 from .delivery.outlet import put_into
-from .delivery.stamp import Stamp
+from .delivery.stamp import Stamps
 from .delivery.subscribing import Subscribing
 from .delivery.subscription import Subscription
 from .delivery.tasks import Tasks
@@ -84,10 +84,11 @@ class Bus(Subscribing):
         self.blocking_ns = 0
         """Nanoseconds that blocking subscribers have taken so far, all together."""
         self.snapshot = snapshot
-        self._stamp = Stamp(run, attempt, rank, counters)
-        self.identify = self._stamp.identify
+        stamps = Stamps(run, attempt, rank, counters)
+        self._id, self._stamp, self.identify = stamps.bus, stamps.stamp, stamps.identify
         self._deferred = Deferred()
         self._turns = Turns(self._deferred, is_open=False)
+        self._circles = Circles()
         self._tasks = Tasks()
         self._fatal = Fatal()
         self.fail = self._fatal.add
@@ -121,7 +122,7 @@ class Bus(Subscribing):
                 return
             event = route.build(fields)
         inside = INSIDE.get()
-        if inside is not None and self._stamp.bus in inside[0]:
+        if inside is not None and self._id in inside[0]:
             self._defer(event, inside)
             return
         turns, deferred = self._turns, self._deferred.events
@@ -147,14 +148,15 @@ class Bus(Subscribing):
         """
         inside = INSIDE.get()
         if inside is not None:
-            check_chain(inside, event.kind)
+            self._circles.check(inside, event.kind)
         self._deferred.put_threadsafe(event, inside)
 
     async def _deliver(self, event: Event, cause: Link | None, inside: Link | None) -> None:
         route = self._routes[type(event)]
         link = self._stamp(event, route.kind, cause, inside)
         if not route.blocking:
-            put_into(route.outlets, event, link, self)
+            if route.outlets:
+                put_into(route.outlets, event, link, self)
             return
         token = INSIDE.set(link)
         fatal: BaseException | None = None
@@ -179,7 +181,8 @@ class Bus(Subscribing):
         finally:
             INSIDE.reset(token)
             self.blocking_ns += now - began
-            put_into(route.outlets, event, link, self)
+            if route.outlets:
+                put_into(route.outlets, event, link, self)
         if fatal is not None:
             try:
                 raise fatal
@@ -190,7 +193,7 @@ class Bus(Subscribing):
 
     def _defer(self, event: Event, inside: Link) -> None:
         self._turns.check_open()
-        check_chain(inside, event.kind)
+        self._circles.check(inside, event.kind)
         self._deferred.put(event, inside, wake=not self._turns.is_taken)
 
     async def _deliver_deferred(self, inside: Link | None) -> None:
@@ -228,7 +231,7 @@ class Bus(Subscribing):
     def is_inside(self) -> bool:
         """Whether who asks is a subscriber of this bus, or a task that one started."""
         inside = INSIDE.get()
-        return inside is not None and self._stamp.bus in inside[0]
+        return inside is not None and self._id in inside[0]
 
     # Opening and closing
 

@@ -13,7 +13,7 @@ _COUNTERS = frozenset({"epoch", "iter", "max_epochs", "max_iters", "stage"})
 _numbers = itertools.count()
 
 
-class Stamp:
+class Stamps:
     """Writes the stamps of one bus into its events.
 
     It goes into the instance's dict, past pydantic: 0.5 µs, where `model_copy` takes 1.5 and
@@ -40,26 +40,33 @@ class Stamp:
         # Kept among the counters so that one update stamps both.
         self.progress.update(run=run, attempt=attempt, rank=self.rank)
 
-    def __call__(self, event: Event, kind: str, cause: Link | None, inside: Link | None) -> Link:
+    def stamp(self, event: Event, kind: str, cause: Link | None, inside: Link | None) -> Link:
         """Stamp the event; counters that it was given stay as they are.
+
+        Args:
+            event: The event.
+            kind: Its name on the wire.
+            cause: The event whose subscriber published it.
+            inside: The event whose subscriber waits for its delivery, on another bus.
 
         Raises:
             ValueError: If it was published before.
         """
-        stamp, seq = vars(event), self._seq
-        if stamp.setdefault("seq", seq) is not seq:
+        # Not vars(event), which takes 0.07 µs more.
+        stamp: dict[str, Any] = event.__dict__  # pyright: ignore[reportAssignmentType]  # it is one
+        seq = self._seq
+        if "seq" in stamp:
             raise ValueError(f"this {type(event).__name__} was published before: build a new one")
         given = event.__pydantic_fields_set__
         if _COUNTERS.isdisjoint(given):
             stamp.update(self.progress)
         else:
             stamp.update((k, v) for k, v in self.progress.items() if k not in given)
+        stamp["seq"] = seq
         stamp["time_ns"] = time_ns()
         stamp["monotonic_ns"] = monotonic_ns()
         self._seq = seq + 1
         buses = self._buses if inside is None else (*inside[0], self.bus)
-        if cause is None:
-            return (buses, seq, kind, None, [0])
-        if cause[0][-1] == self.bus:
+        if cause is not None and cause[0][-1] == self.bus:
             stamp["cause"] = cause[1]
-        return (buses, seq, kind, cause, cause[4])
+        return (buses, seq, kind, cause)

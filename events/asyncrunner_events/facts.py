@@ -35,7 +35,7 @@ class MetricsReady(Fact):
     step_time_s: float = 0.0
     """Seconds forward, backward and the optimizer took on the host."""
     subscriber_time_s: float = 0.0
-    """Seconds blocking subscribers took, since the iteration before began to publish."""
+    """Seconds blocking subscribers took, since the times of the iteration before were taken."""
 
 
 class StopRequested(Fact):

@@ -82,7 +82,7 @@ class AfterIter(IterPoint):
 
 
 class BeforeRun(MountPoint):
-    """Published first, before anything is built or loaded."""
+    """Published first: the model is built, nothing is loaded or trained yet."""
 
     runner: Live = None
     """The runner."""
@@ -197,7 +197,7 @@ class AfterValIter(AfterIter):
 
 
 class AfterValEpoch(AfterEpoch):
-    """The metrics are there; swapped weights go back here."""
+    """The metrics are there; not published if the run was stopped before the last batch."""
 
     dataset: str = "val"
     """The name of the validation set."""
@@ -206,7 +206,7 @@ class AfterValEpoch(AfterEpoch):
 
 
 class AfterVal(MountPoint):
-    """The validation set's turn is over; published also after an error."""
+    """The validation set's turn is over, swapped weights go back here; also after an error."""
 
     cleanup: ClassVar[bool] = True
 
