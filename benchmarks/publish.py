@@ -1,12 +1,18 @@
 """What publishing an event costs, beside plain calls and beside other event systems.
 
-    python benchmarks/publish.py [--rounds 21] [--events 2000]
+    python benchmarks/publish.py [--rounds 21] [--events 500] [--json]
     pip install blinker pyee bubus        # to have those of them beside it
 
-Every case delivers the same number of events; cases take turns, round after round, in one process,
-and CPU time is counted, so that what else runs on the machine disturbs less. Printed are the
-medians of the rounds, in µs an event. Building the event is part of each case but `prebuilt`.
-Background subscribers get their events in bursts of 500, and the time includes that they are done.
+Every case builds `AfterTrainIter` events, or an equal event of that system, and gives each to
+coroutine functions that do nothing. All cases take turns, round after round, in one process, and
+CPU time is counted, so that what else runs on the machine disturbs less. Printed are medians of
+the rounds, in µs an event, and in brackets how often ours fits into it.
+
+- `blocking`: the functions are done when `publish` returns. blinker: `send_async`; bubus: awaiting
+  what `dispatch` returns. `plain` awaits the functions with nothing between.
+- `prebuilt`: the same, with events that were built before.
+- `background`: the events are published in a burst, and the time includes that all is done.
+  pyee: a task for every event and function; bubus: `wait_until_idle`.
 
 The last line compares with the design's goal: building an event and publishing it to one blocking
 subscriber takes at most 2.5 µs. It was set on a machine where building a pydantic event of six
@@ -15,14 +21,18 @@ fields takes 1.02 µs; what that takes here is printed, so that the figure can b
 
 import argparse
 import asyncio
-import importlib.util
+import json
+import logging
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Literal
 
-import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from asyncrunner import Bus
@@ -31,9 +41,14 @@ from asyncrunner.events import AfterTrainIter
 GOAL_US = 2.5
 SIX_FIELDS_US = 1.02
 """What building `SixFields` takes on the machine that the goal was set on."""
-BURST = 500
+FEWER_FOR_BUBUS = 25
+"""It takes about a millisecond for an event."""
 
-Case = Callable[[int], Awaitable[None]]
+Kind = Literal["blocking", "prebuilt", "background"]
+Case = Callable[[int], Awaitable[float]]
+"""Publishes so many events, and returns the seconds that took."""
+Medians = dict[str, dict[str, float]]
+"""µs an event, by the row of the table and the system."""
 
 
 class SixFields(BaseModel):
@@ -49,164 +64,233 @@ class SixFields(BaseModel):
     f: str = ""
 
 
-async def listen(event: object) -> None:
-    """Do nothing, as a coroutine."""
+def build(batch_idx: int) -> AfterTrainIter:
+    """Return an event as the train loop builds it."""
+    return AfterTrainIter(batch_idx=batch_idx, num_batches=100, batch=None, outputs=None)
 
 
-def listen_plainly(event: object) -> None:
-    """Do nothing, as a plain function."""
+def built(kind: Kind, events: int) -> Iterable[AfterTrainIter]:
+    """Return the events: all of them now if they are to be prebuilt, else each when it is due."""
+    return [build(n) for n in range(events)] if kind == "prebuilt" else map(build, range(events))
 
 
-async def build_six_fields(events: int) -> None:
-    """Build the measure of the machine."""
-    for n in range(events):
-        SixFields(a=n, b=1, c=2, d=0.5, e=0.5, f="f")
+def listeners(count: int) -> list[Callable[[object], Awaitable[None]]]:
+    """Return coroutine functions that do nothing; not one several times, which some refuse."""
+
+    def make(number: int) -> Callable[[object], Awaitable[None]]:
+        async def listen(event: object) -> None: ...
+
+        listen.__name__ = listen.__qualname__ = f"listen_{number}"
+        return listen
+
+    return [make(number) for number in range(count)]
 
 
-async def build_only(events: int) -> None:
-    """Build the event and do nothing with it."""
-    for n in range(events):
-        AfterTrainIter(batch_idx=n, num_batches=events)
+def building(event_type: Callable[..., object], **fields: object) -> Case:
+    """Return the case that only builds."""
+
+    async def run(events: int) -> float:
+        began = time.process_time()
+        for _ in range(events):
+            event_type(**fields)
+        return time.process_time() - began
+
+    return run
 
 
-def plain_calls(subscribers: int) -> Case:
-    """Build the event and await coroutine functions by hand."""
+def with_plain_calls(kind: Kind, subscribers: int) -> Case:
+    """Return the case without a bus."""
+    functions = listeners(subscribers)
 
-    async def case(events: int) -> None:
-        for n in range(events):
-            event = AfterTrainIter(batch_idx=n, num_batches=events)
-            for _ in range(subscribers):
-                await listen(event)
+    async def run(events: int) -> float:
+        ready = built(kind, events)
+        began = time.process_time()
+        for event in ready:
+            for function in functions:
+                await function(event)
+        return time.process_time() - began
 
-    return case
+    return run
 
 
-def ours(blocking: int, background: int, *, prebuilt: bool = False) -> Case:
-    """Publish on a bus with so many subscribers."""
-
-    async def case(events: int) -> None:
-        bus = Bus()
-        for _ in range(blocking):
+async def with_asyncrunner(stack: AsyncExitStack, kind: Kind, subscribers: int) -> Case:
+    """Return the case for our bus."""
+    bus = await stack.enter_async_context(Bus())
+    for listen in listeners(subscribers):
+        if kind == "background":
+            bus.subscribe(AfterTrainIter, listen, mode="background", queue=100_000)
+        else:
             bus.subscribe(AfterTrainIter, listen)
-        for _ in range(background):
-            bus.subscribe(AfterTrainIter, listen, mode="background")
-        built = [AfterTrainIter(batch_idx=n) for n in range(events if prebuilt else 0)]
-        async with bus:
-            began = time.process_time()
-            if prebuilt:
-                for event in built:
-                    await bus.publish(event)
-            else:
-                for n in range(events):
-                    await bus.publish(AfterTrainIter, batch_idx=n, num_batches=events)
-                    if background and n % BURST == BURST - 1:
-                        await bus.drain()
+
+    async def run(events: int) -> float:
+        ready, publish = built(kind, events), bus.publish
+        began = time.process_time()
+        if kind == "prebuilt":
+            for event in ready:
+                await publish(event)
+        else:
+            for n in range(events):
+                await publish(
+                    AfterTrainIter, batch_idx=n, num_batches=100, batch=None, outputs=None
+                )
+        if kind == "background":
             await bus.drain()
-            case.__dict__["spent"] = time.process_time() - began
+        return time.process_time() - began
 
-    return case
-
-
-def with_blinker(events_of: Any) -> Case:
-    """Send on a blinker signal with one async receiver."""
-    signal = events_of.Signal()
-    signal.connect(listen)
-
-    async def case(events: int) -> None:
-        for n in range(events):
-            await signal.send_async(AfterTrainIter(batch_idx=n, num_batches=events))
-
-    return case
+    return run
 
 
-def with_pyee(module: Any) -> Case:
-    """Emit on a pyee AsyncIOEventEmitter with one coroutine, and wait for it."""
+async def with_blinker(stack: AsyncExitStack, kind: Kind, subscribers: int) -> Case | None:
+    """Return the case for blinker, which has no background."""
+    if kind == "background":
+        return None
+    signal = import_module("blinker").Signal()
+    for listen in listeners(subscribers):
+        signal.connect(listen, weak=False)
 
-    async def case(events: int) -> None:
-        emitter = module.AsyncIOEventEmitter()
-        emitter.on("event", listen)
-        for n in range(events):
-            emitter.emit("event", AfterTrainIter(batch_idx=n, num_batches=events))
-            if n % BURST == BURST - 1:
-                await emitter.wait_for_complete()
+    async def run(events: int) -> float:
+        ready = built(kind, events)
+        began = time.process_time()
+        for event in ready:
+            await signal.send_async(event)
+        return time.process_time() - began
+
+    return run
+
+
+async def with_pyee(stack: AsyncExitStack, kind: Kind, subscribers: int) -> Case | None:
+    """Return the case for pyee, which has nothing but background."""
+    if kind != "background":
+        return None
+    emitter = import_module("pyee.asyncio").AsyncIOEventEmitter()
+    for listen in listeners(subscribers):
+        emitter.on("after_train_iter", listen)
+
+    async def run(events: int) -> float:
+        began = time.process_time()
+        for event in built(kind, events):
+            emitter.emit("after_train_iter", event)
         await emitter.wait_for_complete()
+        return time.process_time() - began
 
-    return case
+    return run
 
 
-def with_bubus(module: Any) -> Case:
-    """Dispatch on a bubus EventBus with one handler, and await the event; a twentieth of them."""
+async def with_bubus(stack: AsyncExitStack, kind: Kind, subscribers: int) -> Case | None:
+    """Return the case for bubus, which stamps an event when it is built."""
+    if kind == "prebuilt":
+        return None
+    logging.getLogger("bubus").setLevel(logging.CRITICAL)
+    library: Any = import_module("bubus")
+    fields = {"batch_idx": int, "num_batches": int, "batch": Any, "outputs": Any}
+    base: Any = library.BaseEvent
+    event_type: Any = type(base)("Iterated", (base,), {"__annotations__": fields})
+    bus = library.EventBus(name=f"{kind}_{subscribers}")
+    stack.push_async_callback(bus.stop, timeout=1, clear=True)
+    for listen in listeners(subscribers):
+        bus.on(event_type, listen)
 
-    class Happened(module.BaseEvent):
-        batch_idx: int
-        num_batches: int
-
-    async def case(events: int) -> None:
-        bus = module.EventBus()
-        bus.on(Happened, listen)
-        few = max(events // 20, 1)
+    async def run(events: int) -> float:
+        few = max(1, events // FEWER_FOR_BUBUS)
         began = time.process_time()
         for n in range(few):
-            await bus.dispatch(Happened(batch_idx=n, num_batches=events))
-        case.__dict__["spent"] = (time.process_time() - began) * events / few
-        await bus.stop()
+            event = bus.dispatch(event_type(batch_idx=n, num_batches=100, batch=0, outputs=0))
+            if kind == "blocking":
+                await event
+        await bus.wait_until_idle()
+        return (time.process_time() - began) * events / few
 
-    return case
-
-
-def cases() -> dict[str, Case]:
-    """Return what is measured, by name; other systems only if they are installed."""
-    measured: dict[str, Case] = {
-        "build six fields (the machine)": build_six_fields,
-        "build AfterTrainIter only": build_only,
-        "plain calls, 1": plain_calls(1),
-        "plain calls, 3": plain_calls(3),
-        "publish, nobody wants it": ours(0, 0),
-        "publish, 1 blocking": ours(1, 0),
-        "publish, 3 blocking": ours(3, 0),
-        "publish prebuilt, 1 blocking": ours(1, 0, prebuilt=True),
-        "publish, 1 background": ours(0, 1),
-        "publish, 3 background": ours(0, 3),
-    }
-    others = {"blinker": with_blinker, "pyee.asyncio": with_pyee, "bubus": with_bubus}
-    for name, with_it in others.items():
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            module = importlib.import_module(name)
-            measured[f"{name.partition('.')[0]}, 1 coroutine"] = with_it(module)
-    return measured
+    return run
 
 
-def measure(rounds: int, events: int) -> dict[str, float]:
-    """Return the median µs an event of every case."""
-    taken: dict[str, list[float]] = {}
-    measured = cases()
-    for number in range(rounds + 1):
-        for name, case in measured.items():
-            began = time.process_time()
-            asyncio.run(case(events))  # pyright: ignore[reportArgumentType]  # each is a coroutine
-            # A case that sets up more than it measures says itself what it spent.
-            spent = case.__dict__.pop("spent", time.process_time() - began)
-            if number:  # the first round warms up
-                taken.setdefault(name, []).append(spent / events * 1e6)
-    return {name: statistics.median(times) for name, times in taken.items()}
+SYSTEMS: dict[str, Callable[[AsyncExitStack, Kind, int], Awaitable[Case | None]]] = {
+    "asyncrunner": with_asyncrunner,
+    "blinker": with_blinker,
+    "pyee": with_pyee,
+    "bubus": with_bubus,
+}
+ROWS: dict[str, tuple[Kind, int]] = {
+    "0 (nobody wants it)": ("blocking", 0),
+    "1 blocking": ("blocking", 1),
+    "1 blocking, prebuilt": ("prebuilt", 1),
+    "3 blocking": ("blocking", 3),
+    "1 background": ("background", 1),
+    "3 background": ("background", 3),
+}
+
+
+def installed() -> list[str]:
+    """Return the systems that can be imported."""
+    found: list[str] = []
+    for name in SYSTEMS:
+        try:
+            import_module(name)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+async def measure(rounds: int, events: int) -> Medians:
+    """Run every case in turn, round after round."""
+    taken: dict[tuple[str, str], list[float]] = {}
+    async with AsyncExitStack() as stack:
+        fields = {"batch_idx": 1, "num_batches": 100, "batch": None, "outputs": None}
+        cases: dict[tuple[str, str], Case] = {
+            ("build six fields", "plain"): building(SixFields, a=1, b=1, c=2, d=0.5, e=0.5, f="f"),
+            ("build only", "plain"): building(AfterTrainIter, **fields),
+        }
+        for row, (kind, subscribers) in ROWS.items():
+            cases[row, "plain"] = with_plain_calls(kind, subscribers)
+            for name in installed():
+                case = await SYSTEMS[name](stack, kind, subscribers)
+                if case is not None:
+                    cases[row, name] = case
+        for number in range(rounds + 1):
+            for place, case in cases.items():
+                spent = await case(events)
+                if number:  # the first round warms up
+                    taken.setdefault(place, []).append(spent / events * 1e6)
+            print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    medians: Medians = {}
+    for (row, name), times in taken.items():
+        medians.setdefault(row, {})[name] = statistics.median(times)
+    return medians
+
+
+def table(medians: Medians) -> str:
+    """Return the figures as text."""
+    names = ["plain", *installed()]
+    lines = [f"{'subscribers':<22}" + "".join(f"{name:>17}" for name in names)]
+    for row, of in medians.items():
+        cells: list[str] = []
+        for name in names:
+            cell = f"{of[name]:.2f}" if name in of else "-"
+            if name in of and name != "asyncrunner" and "asyncrunner" in of:
+                cell += f" ({of[name] / of['asyncrunner']:.2f})"
+            cells.append(cell)
+        lines.append(f"{row:<22}" + "".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, and print the table and whether the goal was met."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--events", type=int, default=2000)
+    parser.add_argument("--events", type=int, default=500, help="in a round")
+    parser.add_argument("--json", action="store_true", help="print the medians as JSON")
     options = parser.parse_args()
-    medians = measure(options.rounds, options.events)
-    one = medians["publish, 1 blocking"]
-    machine = medians["build six fields (the machine)"]
-
-    print(f"Python {platform.python_version()}, pydantic {pydantic.VERSION}, {platform.machine()}")
-    print(f"{options.rounds} rounds of {options.events} events, medians of CPU time")
-    print(f"\n{'case':<34}{'µs/event':>10}{'of publish, 1 blocking':>26}")
-    for name, spent in medians.items():
-        print(f"{name:<34}{spent:>10.2f}{spent / one:>26.2f}")
-    scaled = one * SIX_FIELDS_US / machine
+    medians = asyncio.run(measure(options.rounds, options.events))
+    if options.json:
+        print(json.dumps({"rounds": options.rounds, "unit": "µs an event", "medians": medians}))
+        return
+    others = "".join(f", {name} {version(name)}" for name in installed()[1:])
+    print(f"Python {platform.python_version()}, pydantic {version('pydantic')}{others}")
+    print(f"{options.rounds} rounds of {options.events} events, medians of CPU time in µs\n")
+    print(table(medians))
+    one = medians["1 blocking"]["asyncrunner"]
+    scaled = one * SIX_FIELDS_US / medians["build six fields"]["plain"]
     met = "met" if one <= GOAL_US else "met as a share" if scaled <= GOAL_US else "missed"
     print(
         f"\ngoal: build and publish to one blocking subscriber in {GOAL_US} µs: {one:.2f} µs "

@@ -33,6 +33,17 @@ class Subscription:
             says where the subscriber is defined.
     """
 
+    in_hand = 0
+    """Events that a background subscriber was given and has not finished."""
+    active = True
+    """False once it is cancelled."""
+    errors_in_a_row = 0
+    """Errors since the last success."""
+    slow_ns = 2**63
+    """A call that takes longer is reported, and then this is doubled."""
+    when_cancelled: "Callable[[Subscription], None] | None" = None
+    """Called once, when the subscription is cancelled."""
+
     def __init__(
         self,
         event_types: tuple[type[Event], ...],
@@ -75,20 +86,10 @@ class Subscription:
         """The subscriber, with its timeout if it has one."""
         self.inbox = Inbox(options.get("queue", 1024), options.get("overflow", "drop_oldest"))
         """What waits for a background subscriber."""
-        self.in_hand = 0
-        """Events that a background subscriber was given and has not finished."""
-        self.active = True
-        """False once it is cancelled."""
         self.is_filtered = self.every is not None or self.where is not None or self.once
         """Whether an event has to pass `lets_through`; always so once it is cancelled."""
         self.stats = Stats()
         """Calls, errors, drops and durations."""
-        self.errors_in_a_row = 0
-        """Errors since the last success."""
-        self.slow_ns = 2**63
-        """A call that takes longer is reported, and then this is doubled."""
-        self.when_cancelled: Callable[[Subscription], None] | None = None
-        """Called once, when the subscription is cancelled."""
 
     def __enter__(self) -> Self:
         return self
