@@ -118,6 +118,19 @@ async def test_cancellation_in_a_cleanup_event_reaches_the_publisher_after_every
     assert log == ["last"]
 
 
+async def test_cancellation_passes_through_the_delivery_of_what_was_published_inside() -> None:
+    async with Bus() as bus:
+        stuck = Stuck()
+        bus.on(Ping)(lambda e: bus.publish(Goodbye()))
+        bus.subscribe(Goodbye, stuck)
+        publishing = asyncio.create_task(bus.publish(Ping()))
+        await stuck.reached.wait()
+        publishing.cancel()
+        assert isinstance(await outcome(publishing), asyncio.CancelledError)
+        stuck.let_go()
+        await bus.publish(Goodbye())
+
+
 async def cancelled_task(event: Event) -> None:
     task = asyncio.create_task(asyncio.Event().wait())
     await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import pytest
 from bus_support import Ping, Pong, Run, Stuck, Tick, both_loops, outcome, turns
 
 from asyncrunner import Bus
-from asyncrunner.errors import AsyncRunnerError
+from asyncrunner.errors import AsyncRunnerError, BusClosedError
 from asyncrunner_events import Event
 
 ROOT = Path(__file__).parents[1]
@@ -125,16 +125,20 @@ async def test_a_subscriber_that_hung_at_the_end_of_one_run_works_in_the_next() 
         got.append(event.n)
 
     bus = Bus(drain_s=0.02)
-    bus.subscribe(Ping, hangs, mode="background")
+    subscription = bus.subscribe(Ping, hangs, mode="background", name="hangs")
     async with bus:
         for n in range(3):
             await bus.publish(Ping(n=n))
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "hangs")
     async with bus:
         await bus.publish(Ping(n=3))
         with anyio.fail_after(5):
             assert (await bus.drain(5)).undelivered == {}
     assert got == [3]
     go_on.set()
+    await asyncio.to_thread(thread.join, 5)
+    assert got == [3, 0]  # what hung goes on in the end, and gets nothing more
+    assert subscription.queued == 0
 
 
 async def test_a_subscriber_that_holds_up_its_cancellation_holds_up_the_end_no_longer() -> None:
@@ -247,6 +251,25 @@ async def test_a_bus_with_nothing_to_do_drains_at_once_and_waits_without_spinnin
         await bus.drain(timeout_s=0.3)
         assert time.process_time() - began < 0.1
         stuck.let_go()
+
+
+async def test_a_publisher_that_waits_when_the_bus_closes_is_sent_away() -> None:
+    bus = Bus(drain_s=0.01)
+    stuck = Stuck()
+    async with bus:
+        bus.subscribe(Ping, stuck)
+        first = asyncio.create_task(bus.publish(Ping()))
+        await stuck.reached.wait()
+        waiting = [asyncio.create_task(outcome(bus.publish(Ping()))) for _ in range(2)]
+        await turns()
+    with anyio.fail_after(5):
+        errors = [await task for task in waiting]
+    assert [type(error) for error in errors] == [BusClosedError, BusClosedError]
+    stuck.let_go()
+    with anyio.fail_after(5):
+        await first
+    with pytest.raises(BusClosedError):
+        await bus.publish(Ping())
 
 
 # Processes
