@@ -64,22 +64,27 @@ def _can_move(part: Any) -> bool:
 
 
 class Pace:
-    """Keeps the loop at most `in_flight` iterations ahead of the device, and lets others run."""
+    """Keeps the loop at most `in_flight` iterations ahead of the device, and lets others run.
+
+    The wait is a thread's, which sleeps until the driver wakes it: no core spins, and the event
+    loop goes on. On the CPU there is nothing to wait for.
+    """
 
     def __init__(self, device: torch.device, bus: Bus, *, in_flight: int = 2) -> None:
         self._device = device
         self._bus = bus
         self._in_flight = in_flight
         self._queued: deque[torch.Event] = deque()
+        self._passed: list[torch.Event] = []
         self._waiter = Worker("asyncrunner device")
         self._last_turn = 0.0
 
     async def keep(self) -> None:
         """Mark the end of an iteration, and let others run until the device has kept up.
 
-        Waits for the device (in a thread, so the event loop goes on) only while more than
-        `in_flight` iterations are queued. The event loop gets a turn if a background subscriber
-        has something to do, and otherwise every `TURN_S`.
+        Waits for the device only while more than `in_flight` iterations are queued. The event
+        loop gets a turn if a background subscriber has something to do, and otherwise every
+        `TURN_S`.
         """
         if self._device.type != "cpu" and await self._device_keeps_up():
             return
@@ -87,19 +92,29 @@ class Pace:
             await asyncio.sleep(0)
             self._last_turn = time.perf_counter()
 
+    async def device_is_done(self) -> None:
+        """Wait until the device has done all that it was given so far."""
+        if self._device.type != "cpu":
+            self._queued.clear()
+            await self._waiter.run(self._marked().synchronize)
+
     async def _device_keeps_up(self) -> bool:
         """Wait until at most `in_flight` iterations are queued; return whether it had to wait."""
-        done = torch.Event(self._device, blocking=True)
-        done.record()
-        self._queued.append(done)
+        self._queued.append(self._marked())
         if len(self._queued) <= self._in_flight:
             return False
         oldest = self._queued.popleft()
-        if oldest.query():
-            return False
-        await self._waiter.run(oldest.synchronize)
-        self._last_turn = time.perf_counter()
-        return True
+        if not (is_done := oldest.query()):
+            await self._waiter.run(oldest.synchronize)
+            self._last_turn = time.perf_counter()
+        self._passed.append(oldest)
+        return not is_done
+
+    def _marked(self) -> torch.Event:
+        """Return an event that is done when the device has done all that it was given so far."""
+        event = self._passed.pop() if self._passed else torch.Event(self._device, blocking=True)
+        event.record()
+        return event
 
     def close(self) -> None:
         """End the waiting thread."""
@@ -118,11 +133,16 @@ class _Copy(NamedTuple):
 
 
 class HostCopies:
-    """Scalars on their way from the device to the host, in order."""
+    """Scalars on their way from the device to the host, in order.
+
+    Those of one iteration travel in one copy that blocks nobody, into pinned memory that is used
+    again once they were read. On the CPU they are read where they are.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._under_way: deque[_Copy] = deque()
+        self._free: dict[tuple[int, torch.dtype], list[torch.Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -137,40 +157,48 @@ class HostCopies:
         for name, scalar in scalars.items():
             if not isinstance(scalar, torch.Tensor):
                 metrics[name] = float(scalar)
-            elif scalar.device.type == "cpu":
+            elif type(scalar) is torch.Tensor and scalar.device.type == "cpu":
                 metrics[name] = scalar.item()  # it is on the host: nothing to wait for
-            else:
+            else:  # also a tensor of another class: what reading it does is not known
                 metrics[name] = nan
                 on_device[name] = scalar.detach()
         numbers, landed = self._copied(list(on_device.values())) if on_device else (None, None)
         self._under_way.append(_Copy(about, metrics, list(on_device), numbers, landed))
 
-    def landed(self, *, wait: bool = False) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-        """Yield the copies that have landed, oldest first.
-
-        With `wait`, all of them: here the host waits for the device.
-        """
+    def landed(self) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+        """Yield the copies that have landed, oldest first: those before one that has not."""
         while self._under_way:
             about, metrics, names, numbers, landed = self._under_way[0]
             if landed is not None and not landed.query():
-                if not wait:
-                    return
-                landed.synchronize()
+                return
             self._under_way.popleft()
             if numbers is not None:
                 metrics.update(zip(names, cast("list[float]", numbers.tolist()), strict=True))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+                self._buffers(len(numbers), numbers.dtype).append(numbers)
             yield about, metrics
 
     def clear(self) -> None:
-        """Forget what is under way."""
+        """Forget what is under way; its memory is left to the copies that still write there."""
         self._under_way.clear()
 
-    def _copied(self, scalars: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Event]:
-        # MPS has no float64; elsewhere a count or a double survives the trip.
-        dtype = torch.float32 if self._device.type == "mps" else torch.float64
+    def _copied(self, scalars: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Event | None]:
+        dtype = self._dtype_for(scalars)
         vector = torch.stack([s.to(self._device, dtype).reshape(()) for s in scalars])
-        numbers = torch.empty(len(scalars), dtype=dtype, pin_memory=self._device.type == "cuda")
+        free, pinned = self._buffers(len(scalars), dtype), self._device.type == "cuda"
+        numbers = free.pop() if free else torch.empty(len(scalars), dtype=dtype, pin_memory=pinned)
         numbers.copy_(vector, non_blocking=True)
+        if self._device.type == "cpu":
+            return numbers, None
         landed = torch.Event(self._device)
         landed.record()
         return numbers, landed
+
+    def _dtype_for(self, scalars: list[torch.Tensor]) -> torch.dtype:
+        """Return a type that holds them all: one launch less for each that has it already."""
+        if all(scalar.dtype == torch.float32 for scalar in scalars):
+            return torch.float32
+        # MPS has no float64; elsewhere a count or a double survives the trip.
+        return torch.float32 if self._device.type == "mps" else torch.float64
+
+    def _buffers(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        return self._free.setdefault((count, dtype), [])

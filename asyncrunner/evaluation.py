@@ -8,7 +8,7 @@ metrics, and so no `AfterValEpoch`: weights swapped for the validation go back i
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from torch import nn
@@ -98,7 +98,7 @@ class TestLoop:
             await publish(points.before_epoch, dataset=dataset)
             with _eval_mode(state.model):
                 is_complete = await self._evaluate(state, loader, dataset)
-                metrics = self._computed(dataset) if is_complete else {}
+                metrics = await self._computed(state, dataset) if is_complete else {}
                 if is_complete:
                     await publish(points.after_epoch, dataset=dataset, metrics=metrics)
             if is_complete:
@@ -107,13 +107,23 @@ class TestLoop:
 
     async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> bool:
         """Show every batch to the model and the metrics; return whether none was left out."""
-        publish, points, limit = state.bus.publish, self.points, state.limit(self.stage)
+        publish, points, compute = state.bus.publish, self.points, state.compute
+        limit = state.limit(self.stage)
         num_batches = number_of_batches(loader, limit)
 
         @contextmanager
         def modes() -> Generator[None]:
             with torch.no_grad(), state.autocast():
                 yield
+
+        def forward(batch: Any) -> Any:
+            with modes():
+                return self.step.function(state.model, batch)
+
+        def measure(outputs: Any, batch: Any) -> None:
+            with modes():
+                for metric in self.metrics.values():
+                    metric.update(outputs, batch)  # added up where the outputs are
 
         for metric in self.metrics.values():
             metric.reset()
@@ -124,22 +134,21 @@ class TestLoop:
                 at = _Place(batch_idx=batch_idx, num_batches=num_batches, dataset=dataset)
                 await publish(points.before_iter, **at, batch=batch)
                 batch = to_device(batch, state.device)
-                with modes():
-                    outputs = self.step.function(state.model, batch)
+                outputs = await compute(forward, batch)
                 if hasattr(outputs, "__await__"):
                     outputs = await in_modes(outputs, modes)
-                with modes():
-                    for metric in self.metrics.values():
-                        metric.update(outputs, batch)  # added up where the outputs are
+                await compute(measure, outputs, batch)
                 await publish(points.after_iter, **at, batch=batch, outputs=outputs)
                 await state.pace.keep()
         return True
 
-    def _computed(self, dataset: str) -> dict[str, float]:
-        """Return the metrics. The host waits for the device here."""
+    async def _computed(self, state: RunState, dataset: str) -> dict[str, float]:
+        """Return the metrics. The loop awaits the device here."""
+        await state.pace.device_is_done()
         computed: dict[str, float] = {}
         for name, metric in self.metrics.items():
-            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), metric.compute())
+            result = await state.compute(metric.compute)
+            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), result)
         return computed
 
 

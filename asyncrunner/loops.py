@@ -33,6 +33,8 @@ from contextlib import aclosing
 from typing import Any, TypedDict
 
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 from asyncrunner_events import (
     AfterBackward,
@@ -97,13 +99,16 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any, began: float
     ) -> None:
         """Train on one batch; `began` is when fetching it did."""
-        publish, bus = state.bus.publish, state.bus
+        publish, bus, compute = state.bus.publish, state.bus, state.compute
         fetched, blocked = time.perf_counter(), bus.blocking_ns
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
         outputs = await self._update(state, batch_idx, num_batches, batch)
         state.completed = (state.epoch, state.iter + 1, batch_idx + 1)
-        trained, blocked_inside = time.perf_counter(), bus.blocking_ns
+        blocked_inside_s = (bus.blocking_ns - blocked) / 1e9
+        step_time_s = time.perf_counter() - fetched - blocked_inside_s
+        if compute.is_measuring:
+            compute.measured(step_time_s)
         if bus.wants(AfterTrainIter):
             await publish(
                 AfterTrainIter,
@@ -118,7 +123,7 @@ class TrainLoop:
                 batch_idx=batch_idx,
                 num_batches=num_batches,
                 data_time_s=fetched - began,
-                step_time_s=trained - fetched - (blocked_inside - blocked) / 1e9,
+                step_time_s=step_time_s,
                 subscriber_time_s=(bus.blocking_ns - state.blocked_ns) / 1e9,
             )
         state.blocked_ns = bus.blocking_ns
@@ -133,21 +138,20 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any
     ) -> dict[str, Any]:
         """Forward, backward and, at the end of an accumulation group, step; return the outputs."""
-        publish, several = state.bus.publish, len(self.steps) > 1
+        publish, compute, several = state.bus.publish, state.compute, len(self.steps) > 1
         returned: dict[str, Any] = {}
         ends_group = self.gradients.ends_group(state.iter, state.max_iters)
         state.accumulated += 1
         for name, step in self.steps.items():
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-            with state.autocast():
-                outputs = step.function(state.model, batch)
+            outputs = await compute(_forward, step, state, batch)
             if hasattr(outputs, "__await__"):
                 outputs = await in_modes(outputs, state.autocast)
             outputs, loss = loss_of(outputs, step)
 
             await publish(BeforeBackward, **at, outputs=outputs)
             reached = parameters_of(state.optimizers[name]) if several else None
-            state.scaler.scale(self.gradients.share(loss)).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+            await compute(_backward, state.scaler.scale(self.gradients.share(loss)), reached)
             await publish(AfterBackward, **at, outputs=outputs)
 
             if ends_group:
@@ -162,12 +166,12 @@ class TrainLoop:
 
     async def _step(self, state: RunState, at: _Place) -> Tensor | None:
         """Have an optimizer step; return the norm of its gradients if they are clipped by norm."""
-        publish, optimizer = state.bus.publish, state.optimizers[at["optimizer"]]
-        state.scaler.unscale_(optimizer)
-        grad_norm = self.gradients.complete(optimizer, state.accumulated)
+        publish, compute = state.bus.publish, state.compute
+        optimizer, scaler, grad_norm = state.optimizers[at["optimizer"]], state.scaler, None
+        if scaler.is_enabled() or self.gradients.are_changed(state.accumulated):
+            grad_norm = await compute(self.gradients.complete, optimizer, scaler, state.accumulated)
         await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
-        state.scaler.step(optimizer)
-        optimizer.zero_grad()
+        await compute(_step, optimizer, scaler)
         await publish(AfterOptimizerStep, **at)
         return grad_norm
 
@@ -185,6 +189,23 @@ class TrainLoop:
             if not state.stopping and loop.is_due(completed, is_last=is_last):
                 state.metrics |= await loop.run(state, name)
                 state.blocked_ns = state.bus.blocking_ns
+
+
+# What computes; see `Compute` for where.
+
+
+def _forward(step: Step, state: RunState, batch: Any) -> Any:
+    with state.autocast():
+        return step.function(state.model, batch)
+
+
+def _backward(loss: Tensor, parameters: list[Tensor] | None) -> None:
+    loss.backward(inputs=parameters)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+
+
+def _step(optimizer: Optimizer, scaler: GradScaler) -> None:
+    scaler.step(optimizer)  # under fp16 torch reads here whether a gradient overflowed
+    optimizer.zero_grad()
 
 
 class EpochTrainLoop(TrainLoop):
@@ -223,7 +244,7 @@ class EpochTrainLoop(TrainLoop):
                 is_complete = await self._train_epoch(state, loader, num_batches, limit)
                 if is_complete and state.accumulated and state.epoch + 1 == max_epochs:
                     await self._end_last_group(state)
-                await state.publish_landed(wait=True)  # the host waits for the device here
+                await state.publish_landed(wait=True)  # the loop awaits the device here
                 if is_complete:
                     state.completed = (state.epoch + 1, state.iter, 0)
                 await publish(AfterTrainEpoch, is_complete=is_complete)
@@ -280,7 +301,7 @@ class IterTrainLoop(TrainLoop):
                 await publish(BeforeTrainEpoch)
                 state.model.train()
                 await self._train_iters(state, loader, max_iters)
-                await state.publish_landed(wait=True)  # the host waits for the device here
+                await state.publish_landed(wait=True)  # the loop awaits the device here
                 await publish(AfterTrainEpoch, is_complete=state.iter == max_iters)
                 await state.safe_point.reach()
 

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from asyncrunner_events import (
     AfterLoadCheckpoint,
@@ -27,7 +27,7 @@ from .errors import CheckpointError, ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .launch import run_starts
 from .outputs import JournalKind, run_outputs
-from .settings import Progress, Settings
+from .settings import ComputeMode, Progress, Settings
 from .training.brackets import bracket
 from .training.build import (
     Model,
@@ -37,6 +37,7 @@ from .training.build import (
     check_names,
     check_parts,
     config_of,
+    one_of,
 )
 from .training.resume import checkpoint_of, restore
 from .training.schedule import positive_int
@@ -64,6 +65,9 @@ class Runner:
         deterministic: Use deterministic algorithms only.
         device: Where to train: `"auto"` is the accelerator if there is one.
         precision: What forward computes in: `"fp32"`, or autocast to `"bf16"` or `"fp16"`.
+        compute: Where steps compute: `"inline"` is on the event loop, `"thread"` beside it, and
+            `"auto"` in a thread if they are long ones on the CPU; see `asyncrunner.compute`.
+        in_flight: How many iterations may be queued on the device before the loop awaits it.
         log_every: Iterations from one line of progress, and of the journal, to the next.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
@@ -83,14 +87,14 @@ class Runner:
         deterministic: bool = False,
         device: str = "auto",
         precision: Precision = "fp32",
+        compute: ComputeMode = "auto",
+        in_flight: int = 2,
         log_every: int = 10,
         journal: JournalKind = "epochs",
         progress: Progress = "auto",
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ConfigurationError(
-                f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}"
-            )
+        one_of(Precision, precision=precision)
+        one_of(ComputeMode, compute=compute)
         val_loops = val if isinstance(val, Mapping) else {} if val is None else {"val": val}
         check_parts(train=train, optimizer=optimizer, val=val_loops, test=test)
         self.model = model
@@ -104,6 +108,8 @@ class Runner:
         self.deterministic = deterministic
         self.device = device
         self.precision: Precision = precision
+        self.compute: ComputeMode = compute
+        self.in_flight = positive_int("in_flight", in_flight)
         self.log_every = positive_int("log_every", log_every)
         self.journal: JournalKind = journal
         self.progress: Progress = progress
@@ -227,7 +233,14 @@ class Runner:
         if state is None:
             device = pick_device(settings.device or self.device)
             model = build_model(self.model, device)
-            state = RunState(model, self.bus, device, precision=self.precision)
+            state = RunState(
+                model,
+                self.bus,
+                device,
+                precision=self.precision,
+                compute_mode=self.compute,
+                in_flight=self.in_flight,
+            )
         if training and not state.optimizers:
             optimizers = build_optimizers(self.optimizer, state.model)
             check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
@@ -241,6 +254,7 @@ class Runner:
         config = {
             "device": self.device,
             "precision": self.precision,
+            "compute": settings.compute or self.compute,
             "deterministic": self.deterministic,
             "seed": seed,
             "settings": settings.model_dump(exclude_defaults=True),

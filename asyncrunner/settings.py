@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
 
-__all__ = ["Progress", "Settings"]
+__all__ = ["ComputeMode", "Progress", "Settings"]
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -24,6 +24,9 @@ PREFIX = "ASYNCRUNNER_"
 
 Progress = Literal["auto", "rich", "plain", "none"]
 """How progress is shown: `auto` is rich in a terminal and plain elsewhere."""
+
+ComputeMode = Literal["auto", "inline", "thread"]
+"""Where steps compute: on the event loop, in a thread, or by the rule of `asyncrunner.compute`."""
 
 # The descriptions are what an error message says was expected.
 _Count = Annotated[int | None, Field(ge=1, description="a whole number, 1 or more")]
@@ -33,6 +36,7 @@ _Seed = Annotated[
 _Device = Annotated[
     str | None, Field(pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1 or the like")
 ]
+_Compute = Annotated[ComputeMode | None, Field(description="auto, inline or thread")]
 _Flag = Annotated[bool, Field(description="1 or 0 (or true, false, yes, no, on, off)")]
 _Path = Annotated[Path | None, Field(description="a path")]
 _Name = Annotated[str | None, Field(description="a name")]
@@ -52,6 +56,8 @@ class Settings(BaseModel):
     """Seeds Python's, NumPy's and PyTorch's generators."""
     device: _Device = None
     """Where to train."""
+    compute: _Compute = None
+    """Where steps compute; see `asyncrunner.compute`."""
     max_epochs: _Count = None
     """Epochs to train for, of a run that is counted in epochs."""
     max_iters: _Count = None

@@ -85,7 +85,7 @@ def test_numbers_that_nobody_will_ask_for_any_more_are_forgotten():
     copies = HostCopies(CPU)
     copies.start({"a": 1.0}, {})
     copies.clear()
-    assert list(copies.landed(wait=True)) == []
+    assert list(copies.landed()) == []
 
 
 async def test_numbers_of_a_run_that_failed_do_not_show_up_in_the_next_one():

@@ -13,7 +13,7 @@ LAYERS = (
     {"delivery"},
     {"bus"},
     {"journal", "settings", "launch", "run_dir"},
-    {"device", "checkpoint", "training"},
+    {"compute", "device", "checkpoint", "training"},
     {"loops", "evaluation"},
     {"subscribers"},
     {"describe", "outputs", "runner"},

@@ -36,6 +36,9 @@ _RunDir = Annotated[_Text, typer.Option(metavar="DIR", help="The run's own direc
 _Name = Annotated[_Text, typer.Option(metavar="NAME", help="The run's name.")]
 _Seed = Annotated[_Text, typer.Option(metavar="N", help="Seed of all random numbers.")]
 _Device = Annotated[_Text, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 …")]
+_Compute = Annotated[
+    _Text, typer.Option(metavar="auto|inline|thread", help="Where steps compute on the CPU.")
+]
 _MaxEpochs = Annotated[
     _Text, typer.Option(metavar="N", help="Epochs to train, of a run counted in epochs.")
 ]
@@ -67,6 +70,7 @@ def run(
     name: _Name = None,
     seed: _Seed = None,
     device: _Device = None,
+    compute: _Compute = None,
     max_epochs: _MaxEpochs = None,
     max_iters: _MaxIters = None,
     limit: _Limit = None,
@@ -86,6 +90,7 @@ def run(
         name=name,
         seed=seed,
         device=device,
+        compute=compute,
         max_epochs=max_epochs,
         max_iters=max_iters,
         **_limits(limit),

@@ -20,10 +20,16 @@ _WorkQueue = SimpleQueue[_Work | None]
 
 
 class Worker:
-    """A daemon thread; started by the first call."""
+    """A daemon thread; started by the first call.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: The thread's name.
+        begin: What the thread does first.
+    """
+
+    def __init__(self, name: str, *, begin: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._begin = begin
         self._queue: _WorkQueue | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -32,13 +38,18 @@ class Worker:
         It waits behind the work given before. If the caller is cancelled, a function that has
         begun runs on, and what comes of it is dropped: a thread cannot be stopped from outside.
         """
+        return await self.give(function)
+
+    def give(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        """Give the thread `function` to run, and return the future of its outcome."""
         if self._queue is None:
             self._queue = SimpleQueue()
-            Thread(target=_work_off, args=(self._queue,), name=self._name, daemon=True).start()
+            arguments = (self._queue, self._begin)
+            Thread(target=_work_off, args=arguments, name=self._name, daemon=True).start()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._queue.put((contextvars.copy_context(), function, done, loop))
-        return await done
+        return done
 
     def close(self) -> None:
         """End the thread after the work it was given; do not wait for it."""
@@ -47,7 +58,9 @@ class Worker:
             self._queue = None  # a thread that hangs never shares a queue with the next one
 
 
-def _work_off(queue: _WorkQueue) -> None:
+def _work_off(queue: _WorkQueue, begin: Callable[[], None] | None) -> None:
+    if begin is not None:
+        begin()
     while (work := queue.get()) is not None:
         if not _do(*work):
             return

@@ -68,6 +68,13 @@ async def _report(state: "RunState", error: BaseException) -> None:
     if error is state.failure:  # a bracket inside of this one has reported it
         return
     state.failure = error
+    if state.copies:  # numbers of the iterations before: what was computed is not lost
+        await _despite(
+            error,
+            "the last metrics",
+            lambda: state.publish_landed(wait=True),
+            state.cleanup_s,
+        )
     name = type(error).__name__
     if isinstance(error, _INTERRUPTIONS):
         event = RunInterrupted(reason=f"{name}: {error}" if str(error) else name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
@@ -50,6 +50,18 @@ def build_optimizers(given: Optimizers | None, model: nn.Module) -> dict[str, Op
                 f"function of the model that returns either, got {optimizer!r}"
             )
     return named
+
+
+def one_of(choices: Any, **given: str) -> None:
+    """Refuse an argument that is none of the choices of a `Literal`.
+
+    Raises:
+        ConfigurationError: With its name, what was given and what was expected.
+    """
+    for name, value in given.items():
+        if value not in get_args(choices):
+            expected = ", ".join(get_args(choices))
+            raise ConfigurationError(f"{name} must be one of {expected}, got {value!r}")
 
 
 def check_parts(

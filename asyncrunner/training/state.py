@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from asyncrunner_events import MetricsReady, Stage, StopRequested
 
 from ..bus import Bus
+from ..compute import Compute
 from ..device import HostCopies, Pace
 from ..errors import ConfigurationError
-from ..settings import Settings
+from ..settings import ComputeMode, Settings
 from .safe_point import SafePoint
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class RunState:
     """The metrics of the run's last validation on each data set."""
     scaler: torch.amp.GradScaler = field(init=False)
     """Scales the loss under fp16; else it passes everything through."""
+    compute_mode: ComputeMode = "auto"
+    """Where steps compute; see `Compute`."""
+    in_flight: int = 2
+    """How many iterations may be queued on the device."""
+    compute: Compute = field(init=False)
+    """Runs what computes; made anew for every run."""
     pace: Pace = field(init=False)
     """Keeps the loop from running ahead of the device."""
     copies: HostCopies = field(init=False)
@@ -76,7 +83,7 @@ class RunState:
     def __post_init__(self) -> None:
         self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.pace = Pace(self.device, self.bus)
+        self.pace = Pace(self.device, self.bus, in_flight=self.in_flight)
         self.copies = HostCopies(self.device)
         self._full_precision = contextlib.nullcontext()
 
@@ -106,6 +113,7 @@ class RunState:
     def begin(self, settings: Settings) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
+        self.compute = Compute(settings.compute or self.compute_mode, self.device)
         self.metrics = {}
         self.stop_reason = self.failure = None
         self.epoch, self.iter, _ = self.completed
@@ -116,6 +124,7 @@ class RunState:
         self.safe_point.close()
         self.copies.clear()
         self.pace.close()
+        self.compute.close()
 
     def begin_training(self, *, max_epochs: int | None, max_iters: int | None) -> None:
         """Say how long the training will be, and forget gradients that were left from before."""
@@ -177,5 +186,7 @@ class RunState:
 
     async def publish_landed(self, *, wait: bool = False) -> None:
         """Publish `MetricsReady` for every copy that has landed; with `wait` for all of them."""
-        for about, metrics in self.copies.landed(wait=wait):
+        if wait and self.copies:
+            await self.pace.device_is_done()
+        for about, metrics in self.copies.landed():
             await self.bus.publish(MetricsReady, metrics=metrics, **about)
