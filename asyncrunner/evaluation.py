@@ -116,14 +116,15 @@ class TestLoop:
             with torch.no_grad(), state.autocast():
                 yield
 
-        def forward(batch: Any) -> Any:
+        async def measure(batch: Any) -> Any:
             with modes():
-                return self.step.function(state.model, batch)
-
-        def measure(outputs: Any, batch: Any) -> None:
+                outputs = self.step.function(state.model, batch)
+            if hasattr(outputs, "__await__"):
+                outputs = await compute.on_loop(in_modes, outputs, modes)
             with modes():
                 for metric in self.metrics.values():
                     metric.update(outputs, batch)  # added up where the outputs are
+            return outputs
 
         for metric in self.metrics.values():
             metric.reset()
@@ -134,10 +135,7 @@ class TestLoop:
                 at = _Place(batch_idx=batch_idx, num_batches=num_batches, dataset=dataset)
                 await publish(points.before_iter, **at, batch=batch)
                 batch = to_device(batch, state.device)
-                outputs = await compute(forward, batch)
-                if hasattr(outputs, "__await__"):
-                    outputs = await in_modes(outputs, modes)
-                await compute(measure, outputs, batch)
+                outputs = await compute(measure(batch))
                 await publish(points.after_iter, **at, batch=batch, outputs=outputs)
                 await state.pace.keep()
         return True
@@ -147,8 +145,7 @@ class TestLoop:
         await state.pace.device_is_done()
         computed: dict[str, float] = {}
         for name, metric in self.metrics.items():
-            result = await state.compute(metric.compute)
-            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), result)
+            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), metric.compute())
         return computed
 
 

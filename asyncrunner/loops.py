@@ -33,8 +33,6 @@ from contextlib import aclosing
 from typing import Any, TypedDict
 
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
 from asyncrunner_events import (
     AfterBackward,
@@ -103,7 +101,7 @@ class TrainLoop:
         fetched, blocked = time.perf_counter(), bus.blocking_ns
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
-        outputs = await self._update(state, batch_idx, num_batches, batch)
+        outputs = await compute(self._update(state, batch_idx, num_batches, batch))
         state.completed = (state.epoch, state.iter + 1, batch_idx + 1)
         blocked_inside_s = (bus.blocking_ns - blocked) / 1e9
         step_time_s = time.perf_counter() - fetched - blocked_inside_s
@@ -138,20 +136,21 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any
     ) -> dict[str, Any]:
         """Forward, backward and, at the end of an accumulation group, step; return the outputs."""
-        publish, compute, several = state.bus.publish, state.compute, len(self.steps) > 1
+        publish, several = state.compute.publish, len(self.steps) > 1
         returned: dict[str, Any] = {}
         ends_group = self.gradients.ends_group(state.iter, state.max_iters)
         state.accumulated += 1
         for name, step in self.steps.items():
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-            outputs = await compute(_forward, step, state, batch)
+            with state.autocast():
+                outputs = step.function(state.model, batch)
             if hasattr(outputs, "__await__"):
-                outputs = await in_modes(outputs, state.autocast)
+                outputs = await state.compute.on_loop(in_modes, outputs, state.autocast)
             outputs, loss = loss_of(outputs, step)
 
             await publish(BeforeBackward, **at, outputs=outputs)
             reached = parameters_of(state.optimizers[name]) if several else None
-            await compute(_backward, state.scaler.scale(self.gradients.share(loss)), reached)
+            state.scaler.scale(self.gradients.share(loss)).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
             await publish(AfterBackward, **at, outputs=outputs)
 
             if ends_group:
@@ -166,12 +165,12 @@ class TrainLoop:
 
     async def _step(self, state: RunState, at: _Place) -> Tensor | None:
         """Have an optimizer step; return the norm of its gradients if they are clipped by norm."""
-        publish, compute = state.bus.publish, state.compute
-        optimizer, scaler, grad_norm = state.optimizers[at["optimizer"]], state.scaler, None
-        if scaler.is_enabled() or self.gradients.are_changed(state.accumulated):
-            grad_norm = await compute(self.gradients.complete, optimizer, scaler, state.accumulated)
+        publish, optimizer = state.compute.publish, state.optimizers[at["optimizer"]]
+        state.scaler.unscale_(optimizer)
+        grad_norm = self.gradients.complete(optimizer, state.accumulated)
         await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
-        await compute(_step, optimizer, scaler)
+        state.scaler.step(optimizer)  # under fp16 torch reads here whether a gradient overflowed
+        optimizer.zero_grad()
         await publish(AfterOptimizerStep, **at)
         return grad_norm
 
@@ -180,7 +179,7 @@ class TrainLoop:
         *_, num_batches = state.completed
         for name in self.steps:
             at = _Place(batch_idx=num_batches - 1, num_batches=num_batches, optimizer=name)
-            await self._step(state, at)
+            await state.compute(self._step(state, at))
         state.scaler.update()
         state.accumulated = 0
 
@@ -189,23 +188,6 @@ class TrainLoop:
             if not state.stopping and loop.is_due(completed, is_last=is_last):
                 state.metrics |= await loop.run(state, name)
                 state.blocked_ns = state.bus.blocking_ns
-
-
-# What computes; see `Compute` for where.
-
-
-def _forward(step: Step, state: RunState, batch: Any) -> Any:
-    with state.autocast():
-        return step.function(state.model, batch)
-
-
-def _backward(loss: Tensor, parameters: list[Tensor] | None) -> None:
-    loss.backward(inputs=parameters)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
-
-
-def _step(optimizer: Optimizer, scaler: GradScaler) -> None:
-    scaler.step(optimizer)  # under fp16 torch reads here whether a gradient overflowed
-    optimizer.zero_grad()
 
 
 class EpochTrainLoop(TrainLoop):

@@ -39,23 +39,12 @@ class Gradients:
         """Return what the loss adds to the mean over a full group."""
         return loss if self.accumulate == 1 else loss / self.accumulate
 
-    def are_changed(self, iterations: int) -> bool:
-        """Whether `complete` has anything to do for a group of so many iterations, unscaled."""
-        return (
-            iterations != self.accumulate
-            or self.clip_norm is not None
-            or self.clip_value is not None
-        )
-
-    def complete(
-        self, optimizer: Optimizer, scaler: torch.amp.GradScaler, iterations: int
-    ) -> torch.Tensor | None:
-        """Unscale, make the mean one over the iterations that the group has, and clip.
+    def complete(self, optimizer: Optimizer, iterations: int) -> torch.Tensor | None:
+        """Make the mean one over the iterations that the group has, and clip.
 
         Returns:
             The total norm before clipping, on the device; None without clipping by norm.
         """
-        scaler.unscale_(optimizer)
         if iterations != self.accumulate:
             for parameter in parameters_of(optimizer):
                 if parameter.grad is not None:

@@ -113,7 +113,7 @@ class RunState:
     def begin(self, settings: Settings) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
-        self.compute = Compute(settings.compute or self.compute_mode, self.device)
+        self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.metrics = {}
         self.stop_reason = self.failure = None
         self.epoch, self.iter, _ = self.completed
