@@ -107,6 +107,8 @@ class TrainLoop:
         step_time_s = time.perf_counter() - fetched - blocked_inside_s
         if compute.is_measuring:
             compute.measured(step_time_s)
+        if state.host_waits:
+            await state.publish_host_waits()
         if bus.wants(AfterTrainIter):
             await publish(
                 AfterTrainIter,
@@ -142,10 +144,10 @@ class TrainLoop:
         state.accumulated += 1
         for name, step in self.steps.items():
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-            with state.autocast():
+            with state.forward_modes():
                 outputs = step.function(state.model, batch)
             if hasattr(outputs, "__await__"):
-                outputs = await state.compute.on_loop(in_modes, outputs, state.autocast)
+                outputs = await state.compute.on_loop(in_modes, outputs, state.forward_modes)
             outputs, loss = loss_of(outputs, step)
 
             await publish(BeforeBackward, **at, outputs=outputs)

@@ -13,7 +13,7 @@ LAYERS = (
     {"delivery"},
     {"bus"},
     {"journal", "settings", "launch", "run_dir"},
-    {"compute", "device", "checkpoint", "training"},
+    {"compute", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation"},
     {"subscribers"},
     {"describe", "outputs", "runner"},

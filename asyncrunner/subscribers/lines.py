@@ -20,6 +20,7 @@ from asyncrunner_events import (
     Event,
     EventsDropped,
     Fact,
+    HostWaited,
     MetricsReady,
     ResumeInexact,
     RunFailed,
@@ -115,6 +116,9 @@ class Lines:
             case RunInterrupted():
                 self._ending = "interrupted"
                 return [f"interrupted: {event.reason}"]
+            case HostWaited():
+                where = f"{Path(event.file).name}:{event.line}"
+                return [f"warning: {event.code} at {where} makes the host wait for the device"]
             case CheckpointFailed():
                 return [f"warning: checkpoint {event.path} was not written: {event.error}"]
             case CheckpointRejected():

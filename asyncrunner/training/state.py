@@ -15,6 +15,7 @@ from ..bus import Bus
 from ..compute import Compute
 from ..device import HostCopies, Pace
 from ..errors import ConfigurationError
+from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .safe_point import SafePoint
 
@@ -77,6 +78,8 @@ class RunState:
     """`bus.blocking_ns` when the times of the iteration before were taken."""
     cleanup_s: float = 30.0
     """Seconds that the subscribers of each clean-up event get after an error or a cancellation."""
+    host_waits: HostWaits | None = None
+    """Looks for lines of the step that make the host wait; until the iteration it watches is done."""
     failure: BaseException | None = None
     """The error that was reported to end this run."""
 
@@ -116,6 +119,8 @@ class RunState:
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.metrics = {}
         self.stop_reason = self.failure = None
+        is_watched = self.device.type != "cpu" or settings.dry_run
+        self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter, _ = self.completed
         self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
 
@@ -130,6 +135,8 @@ class RunState:
         """Say how long the training will be, and forget gradients that were left from before."""
         self.bus.progress.update(max_epochs=max_epochs, max_iters=max_iters)
         self.accumulated = 0
+        if is_compiled(self.model):
+            self.host_waits = None
         self.blocked_ns = self.bus.blocking_ns
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
@@ -166,12 +173,26 @@ class RunState:
             self.stop_reason = reason
             self.bus.publish_threadsafe(StopRequested(reason=reason, by=by))
 
+    def forward_modes(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context that a train step's forward runs in."""
+        if self.host_waits is None:
+            return self.autocast()
+        return self.host_waits.watching(self.autocast())
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context that forward runs in."""
+        """Return the context of the precision that forward computes in."""
         if self.precision == "fp32":
             return self._full_precision
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
+
+    async def publish_host_waits(self) -> None:
+        """Publish what was found by watching, once there is no more to come."""
+        watcher = self.host_waits
+        if watcher is not None and watcher.iteration_done():
+            self.host_waits = None
+            for found in watcher.found:
+                await self.bus.publish(found)
 
     def copy_to_host(self, scalars: Mapping[str, torch.Tensor | float], **about: Any) -> None:
         """Start copying an iteration's scalars; `publish_landed` reports them with `about`."""

@@ -38,6 +38,20 @@ class MetricsReady(Fact):
     """Seconds blocking subscribers took, since the times of the iteration before were taken."""
 
 
+class HostWaited(Fact):
+    """A line of a step makes the host wait for the device; found once, in the second iteration.
+
+    In a dry run on the CPU, where nothing waits: it would on an accelerator.
+    """
+
+    code: str
+    """What reads the value, `loss.item()`."""
+    file: str
+    """The file it is in."""
+    line: int
+    """The line, from 1."""
+
+
 class StopRequested(Fact):
     """Somebody asked the run to end after the current iteration."""
 
@@ -156,6 +170,7 @@ class EventsDropped(Fact):
 
 FACTS: tuple[type[Fact], ...] = (
     MetricsReady,
+    HostWaited,
     StopRequested,
     RunFailed,
     RunInterrupted,

@@ -134,6 +134,7 @@ def test_every_counts_a_field_that_the_event_has(event: type[Event]):
         "CheckpointFailed",
         "CheckpointRejected",
         "MetricsReady",
+        "HostWaited",
         "SubscriberFailed",
         "SubscriberSlow",
         "EventsDropped",

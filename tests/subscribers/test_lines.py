@@ -18,6 +18,7 @@ from asyncrunner_events import (
     CheckpointSaved,
     Event,
     EventsDropped,
+    HostWaited,
     MetricsReady,
     ResumeInexact,
     RunFailed,
@@ -155,6 +156,10 @@ def test_the_last_line_does_not_say_done_when_it_is_not(event: Event, ending: st
         (
             SubscriberSlow(subscriber="report", seconds=1.5, blocking=False, queued=1),
             "warning: subscriber 'report' took 1.50 s for one event; 1 event waiting",
+        ),
+        (
+            HostWaited(code="loss.item()", file="/home/me/train.py", line=41),
+            "warning: loss.item() at train.py:41 makes the host wait for the device",
         ),
         (
             EventsDropped(subscriber="report", count=15, first_seq=1, last_seq=40),
