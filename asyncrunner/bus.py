@@ -81,6 +81,8 @@ class Bus(Subscribing):
         a turn now and then."""
         self.held_up: set[Background] = set()
         self.ended = asyncio.Event()
+        self.open_s = 0.0
+        """Seconds that the bus has been open, until it was last closed."""
         self.blocking_ns = 0
         """Nanoseconds that blocking subscribers have taken so far, all together."""
         self.snapshot = snapshot
@@ -93,6 +95,7 @@ class Bus(Subscribing):
         self._fatal = Fatal()
         self.fail = self._fatal.add
         self._opener: asyncio.Task[Any] | None = None
+        self._opened = 0.0
 
     # Publishing
 
@@ -240,6 +243,7 @@ class Bus(Subscribing):
             raise AsyncRunnerError("the bus is open already")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._opener = asyncio.current_task()
+        self._opened = time.monotonic()
         self._deferred, self.ended = Deferred(self._loop), asyncio.Event()
         self._turns = Turns(self._deferred, is_open=True)
         self._tasks.start(self._deliver_while_nobody_publishes(), "asyncrunner bus")
@@ -255,6 +259,7 @@ class Bus(Subscribing):
                 await self.drain(self.drain_s)
         finally:
             self._loop = None
+            self.open_s += time.monotonic() - self._opened
             self._turns.close()
             self._deferred.close()
             self._routes.close_streams()

@@ -1,18 +1,23 @@
 """What a run leaves behind and shows: its directory, its journal and its progress."""
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TextIO, cast
 
+from .accounts import account_of
 from .bus import Bus
 from .journal import Journal
 from .run_dir.directory import RunDir
 from .settings import Progress as ProgressKind
 from .settings import Settings
 from .subscribers import Console, JsonLines, Progress
+
+logger = logging.getLogger("asyncrunner")
 
 JournalKind = Literal["epochs", "all", "off"]
 
@@ -36,6 +41,7 @@ def run_outputs(
         RunDirError: If the directory is in use or cannot be written.
     """
     with ExitStack() as closing:
+        opened = None
         if run_dir is not None:
             opened = closing.enter_context(
                 RunDir.open(run_dir, name=name, config=config, seed=seed)
@@ -55,7 +61,23 @@ def run_outputs(
             closing.callback(bars.attach(bus, every=log_every).cancel)
         elif kind == "plain":
             closing.callback(Console(stream, run_dir=run_dir).attach(bus, every=log_every).cancel)
+        closing.callback(_account, bus, opened, None if kind == "none" else stream)
         yield
+
+
+def _account(bus: Bus, run_dir: RunDir | None, stream: TextIO | None) -> None:
+    """Keep what the subscribers cost, and say what of it somebody should hear of."""
+    run, attempt = (run_dir.run, run_dir.attempt) if run_dir else ("", 0)
+    account = account_of(bus, run=run, attempt=attempt)
+    if run_dir is not None:
+        try:
+            account.write(run_dir.path)
+        except OSError as error:  # the run itself is done, and must not fail for this
+            logger.warning("the subscribers' figures were not written: %s", error)
+    if stream is not None:
+        with contextlib.suppress(BrokenPipeError):  # nobody reads any more
+            for trouble in account.troubles():
+                print(f"note: subscriber {trouble}", file=stream, flush=True)  # where progress goes
 
 
 def _progress_kind(given: ProgressKind, *, is_terminal: bool) -> ProgressKind:

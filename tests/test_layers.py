@@ -16,7 +16,7 @@ LAYERS = (
     {"compute", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation"},
     {"subscribers"},
-    {"describe", "outputs", "runner"},
+    {"accounts", "describe", "outputs", "runner"},
     {"script", "cli", "examples", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""

@@ -27,6 +27,8 @@ class Inbox:
         # popleft, however many events before it may not be dropped.
         self._droppable: deque[Event] = deque()
         self._kept: deque[Event] = deque()
+        self.most = 0
+        """The most events that waited at once."""
 
     def __len__(self) -> int:
         return len(self._droppable) + len(self._kept)
@@ -38,6 +40,13 @@ class Inbox:
 
     def put(self, event: Event) -> Event | None:
         """Take the event; return the one that is dropped for it, which may be itself."""
+        dropped = self._put(event)
+        waiting = len(self._droppable) + len(self._kept)
+        if waiting > self.most:
+            self.most = waiting
+        return dropped
+
+    def _put(self, event: Event) -> Event | None:
         if not event.droppable:
             self._kept.append(event)
             return None

@@ -45,6 +45,8 @@ class Routes(dict[type[Event], Route]):
         super().__init__()
         self.subscriptions: dict[Subscription, Outlet | None] = {}
         """The active ones in the order of subscribing, with the outlets of those that have one."""
+        self.failed: list[Subscription] = []
+        """Those no longer active whose calls raised."""
 
     def __missing__(self, event_type: type[Event]) -> Route:
         if not issubclass(event_type, Event):  # pyright: ignore[reportUnnecessaryIsInstance]  # what was published
@@ -78,6 +80,8 @@ class Routes(dict[type[Event], Route]):
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription, and drop what waits for it."""
         outlet = self.subscriptions.pop(subscription)
+        if subscription.stats.errors:
+            self.failed.append(subscription)
         self.clear()
         if outlet is not None:
             outlet.cancelled()

@@ -146,6 +146,11 @@ class Subscribing(ABC):
         return wait()
 
     @property
+    def failed(self) -> tuple[Subscription, ...]:
+        """Subscriptions that are no longer active and whose calls raised."""
+        return tuple(self._routes.failed)
+
+    @property
     def subscriptions(self) -> list[Subscription]:
         """The active subscriptions, in the order of subscribing."""
         return list(self._routes.subscriptions)

@@ -49,3 +49,25 @@ def test_hooks_of_a_plain_script_shows_the_runner_where_it_would_start(
 def test_hooks_of_a_script_that_starts_nothing_is_an_error(command: Command, write: Write):
     done = command("hooks", write("if __name__ == '__main__':\n    pass\n"))
     assert (done.code, done.err) == (2, "error: train.py ended without starting a run\n")
+
+
+def test_hooks_of_a_finished_run_shows_what_its_subscribers_cost(
+    command: Command, write: Write, train: str
+):
+    done = command("run", "--run-dir", "finished", "--progress", "none", write(train, RUNNER))
+    assert done.code == 0, done.err
+    done = command("hooks", "--run", "finished")
+    assert (done.code, done.err) == (0, "")
+    head, columns, *rows = done.out.splitlines()
+    assert head.startswith("run finished-")
+    assert columns.split()[:5] == ["subscriber", "mode", "calls", "errors", "dropped"]
+    assert [row for row in rows if row.startswith("watch_the_loss")]
+
+
+def test_hooks_wants_a_script_or_a_run_and_not_both(command: Command, write: Write, train: str):
+    for arguments in ([], ["--run", "finished", write(train)]):
+        done = command("hooks", *arguments)
+        assert done.code == 2
+        assert "give a SCRIPT, or --run DIR for a finished run" in done.err
+    done = command("hooks", "--run", "nowhere")
+    assert (done.code, done.err) == (2, "error: nowhere is no run directory\n")
