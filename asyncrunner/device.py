@@ -96,7 +96,7 @@ class Pace:
         """Wait until the device has done all that it was given so far."""
         if self._device.type != "cpu":
             self._queued.clear()
-            await self._waiter.run(self._marked().synchronize)
+            await self._wait_for(self._marked())
 
     async def _device_keeps_up(self) -> bool:
         """Wait until at most `in_flight` iterations are queued; return whether it had to wait."""
@@ -105,10 +105,16 @@ class Pace:
             return False
         oldest = self._queued.popleft()
         if not (is_done := oldest.query()):
-            await self._waiter.run(oldest.synchronize)
-            self._last_turn = time.perf_counter()
+            await self._wait_for(oldest)
         self._passed.append(oldest)
         return not is_done
+
+    async def _wait_for(self, event: torch.Event) -> None:
+        began_ns = time.monotonic_ns()
+        await self._waiter.run(event.synchronize)
+        self._last_turn = time.perf_counter()
+        if self._bus.timeline is not None:
+            self._bus.timeline.add("device wait", "wait", began_ns, time.monotonic_ns())
 
     def _marked(self) -> torch.Event:
         """Return an event that is done when the device has done all that it was given so far."""

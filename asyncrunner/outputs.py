@@ -16,6 +16,7 @@ from .run_dir.directory import RunDir
 from .settings import Progress as ProgressKind
 from .settings import Settings
 from .subscribers import Console, JsonLines, Progress
+from .timeline import Timeline
 
 logger = logging.getLogger("asyncrunner")
 
@@ -61,8 +62,27 @@ def run_outputs(
             closing.callback(bars.attach(bus, every=log_every).cancel)
         elif kind == "plain":
             closing.callback(Console(stream, run_dir=run_dir).attach(bus, every=log_every).cancel)
-        closing.callback(_account, bus, opened, None if kind == "none" else stream)
+        said = None if kind == "none" else stream
+        timeline = Timeline() if settings.profile else None
+        if timeline is not None:
+            closing.callback(_write_trace, timeline, Path(run_dir or ".", "trace.json"), said)
+        closing.callback(_account, bus, opened, said)
+        if timeline is not None:
+            closing.enter_context(timeline.recording(bus))
         yield
+
+
+def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:
+    try:
+        timeline.write(path)
+    except OSError as error:  # the run itself is done, and must not fail for this
+        logger.warning("the trace was not written: %s", error)
+        return
+    if stream is not None:
+        with contextlib.suppress(BrokenPipeError):
+            print(
+                f"trace {path}  (open it in ui.perfetto.dev)", file=stream, flush=True
+            )  # where progress goes
 
 
 def _account(bus: Bus, run_dir: RunDir | None, stream: TextIO | None) -> None:

@@ -72,6 +72,8 @@ class Settings(BaseModel):
     """Do two training iterations and one of validation, to see that everything fits."""
     progress: _Progress = None
     """How progress is shown."""
+    profile: _Flag = False
+    """Write what ran when as a trace."""
     json_stdout: _Flag = False
     """Write every event as a line of JSON to standard output, and words to standard error."""
 

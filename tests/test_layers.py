@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "events", "suggest"},
     {"delivery"},
     {"bus"},
-    {"journal", "settings", "launch", "run_dir"},
+    {"journal", "settings", "launch", "run_dir", "timeline"},
     {"compute", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation"},
     {"subscribers"},
@@ -31,6 +31,7 @@ WITHOUT_TORCH = (
     "settings",
     "launch",
     "run_dir",
+    "timeline",
 )
 
 

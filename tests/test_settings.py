@@ -27,6 +27,7 @@ def test_every_setting_is_read_from_its_variable():
             "ASYNCRUNNER_LIMIT_TEST": "6",
             "ASYNCRUNNER_DRY_RUN": "yes",
             "ASYNCRUNNER_PROGRESS": "plain",
+            "ASYNCRUNNER_PROFILE": "1",
             "ASYNCRUNNER_JSON_STDOUT": "true",
         }
     )
@@ -43,6 +44,7 @@ def test_every_setting_is_read_from_its_variable():
         limit_test=6,
         dry_run=True,
         progress="plain",
+        profile=True,
         json_stdout=True,
     )
     assert settings.model_fields_set == set(Settings.model_fields)

@@ -54,6 +54,9 @@ _DryRun = Annotated[
 _Progress = Annotated[
     _Text, typer.Option(metavar="auto|rich|plain|none", help="How progress is shown.")
 ]
+_Profile = Annotated[
+    bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
+]
 _Json = Annotated[
     bool, typer.Option("--json", help="Events to stdout, one JSON object a line; words to stderr.")
 ]
@@ -76,6 +79,7 @@ def run(
     limit: _Limit = None,
     dry_run: _DryRun = False,
     progress: _Progress = None,
+    profile: _Profile = False,
     json: _Json = False,
     config: _Config = None,
 ) -> None:
@@ -96,6 +100,7 @@ def run(
         **_limits(limit),
         dry_run=dry_run or None,
         progress=progress,
+        profile=profile or None,
         json_stdout=json or None,
     )
     os.environ.update(settings.to_environment())

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from threading import get_ident
 from types import UnionType
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
 import anyio
 
@@ -18,6 +18,9 @@ from .routes import Route, Routes
 from .stream import EventStream
 from .subscriber import event_types_of
 from .subscription import Options, StreamOptions, Subscription
+
+if TYPE_CHECKING:
+    from ..timeline import Timeline
 
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
@@ -41,6 +44,8 @@ class Subscribing(ABC):
     def __init__(self, rank: int, progress: dict[str, Any], slow_after_s: float) -> None:
         self.rank = rank
         self.progress = progress
+        self.timeline: Timeline | None = None
+        """Who notes when each call was, if somebody does."""
         """The counters that events are given; whoever counts changes them here."""
         self._slow_ns = int(slow_after_s * 1e9)
         self._routes = Routes()
@@ -178,6 +183,8 @@ class Subscribing(ABC):
 
     def _add(self, subscription: Subscription, outlet: Outlet | None) -> None:
         subscription.slow_ns = self._slow_ns
+        if self.timeline is not None:
+            self.timeline.subscribed(subscription)
         subscription.when_cancelled = self._remove
         self._routes.add(subscription, outlet)
 
