@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from asyncrunner_events import Event, MetricsReady
+
 from .bus import Bus
 from .delivery.worker import Worker
 from .errors import ConfigurationError
@@ -129,6 +131,7 @@ class Pace:
 
 
 class _Copy(NamedTuple):
+    event_type: type[Event]
     about: dict[str, Any]
     metrics: dict[str, float]
     """What was on the host already, and NaN in the places of the others."""
@@ -153,8 +156,13 @@ class HostCopies:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def start(self, scalars: Mapping[str, torch.Tensor | float], about: dict[str, Any]) -> None:
-        """Start copying, all in one go; `about` comes back with the numbers.
+    def start(
+        self,
+        scalars: Mapping[str, torch.Tensor | float],
+        about: dict[str, Any],
+        event_type: type[Event] = MetricsReady,
+    ) -> None:
+        """Start copying, all in one go; `about` and the type come back with the numbers.
 
         Nothing here waits: only what is on the host already is read.
         """
@@ -169,19 +177,19 @@ class HostCopies:
                 metrics[name] = nan
                 on_device[name] = scalar.detach()
         numbers, landed = self._copied(list(on_device.values())) if on_device else (None, None)
-        self._under_way.append(_Copy(about, metrics, list(on_device), numbers, landed))
+        self._under_way.append(_Copy(event_type, about, metrics, list(on_device), numbers, landed))
 
-    def landed(self) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+    def landed(self) -> Iterator[tuple[type[Event], dict[str, Any], dict[str, float]]]:
         """Yield the copies that have landed, oldest first: those before one that has not."""
         while self._under_way:
-            about, metrics, names, numbers, landed = self._under_way[0]
+            event_type, about, metrics, names, numbers, landed = self._under_way[0]
             if landed is not None and not landed.query():
                 return
             self._under_way.popleft()
             if numbers is not None:
                 metrics.update(zip(names, cast("list[float]", numbers.tolist()), strict=True))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
                 self._buffers(len(numbers), numbers.dtype).append(numbers)
-            yield about, metrics
+            yield event_type, about, metrics
 
     def clear(self) -> None:
         """Forget what is under way; its memory is left to the copies that still write there."""

@@ -120,6 +120,7 @@ class TrainLoop:
         if bus.wants(MetricsReady):
             state.copy_to_host(
                 scalars_in(outputs),
+                lr=state.learning_rates(),
                 batch_idx=batch_idx,
                 num_batches=num_batches,
                 data_time_s=fetched - began,

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from asyncrunner_events import (
     AfterLoadCheckpoint,
     AfterRun,
@@ -27,6 +29,7 @@ from .errors import CheckpointError, ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .launch import run_starts
 from .outputs import JournalKind, run_outputs
+from .probes import Probe, find_modules
 from .settings import ComputeMode, Progress, Settings
 from .training.brackets import bracket
 from .training.build import (
@@ -141,6 +144,26 @@ class Runner:
         if self._task is None:
             raise ConfigurationError("there is no run to stop")
         self.state.stop(reason, by=by)
+
+    def probe(
+        self, pattern: str, *, forward: bool = True, backward: bool = False, every: int | str = 1
+    ) -> Probe:
+        """Publish `ModuleForward`, `ModuleBackward` and `ModuleMeasured` of modules while training.
+
+        Args:
+            pattern: Which modules, by their path: `"layer3.*"`, `"head"`.
+            forward: Whether to look at what goes in and comes out.
+            backward: Whether to look at the gradients of both.
+            every: In which iterations, as for `subscribe`; the others cost nothing.
+
+        Raises:
+            ConfigurationError: If no module matches, or one is compiled: at once, or when the run
+                starts if the model is made then.
+        """
+        if isinstance(self.model, nn.Module):
+            find_modules(self.model, pattern)
+        probe = Probe(lambda: self.state, pattern, forward=forward, backward=backward, every=every)
+        return probe.attach(self.bus)
 
     def describe(self) -> str:
         """Return a table of the mount points and who is subscribed to them."""

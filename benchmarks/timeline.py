@@ -14,7 +14,7 @@ import tempfile
 import time
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sklearn.datasets import load_digits
@@ -37,9 +37,9 @@ def train_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 async def profile(run_dir: Path, compute: Any) -> None:
     """Train with a timeline."""
-    digits: Any = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
-    labels = torch.tensor(digits.target)
+    digits: Any = cast("Any", load_digits)()
+    images: Any = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    labels: Any = torch.tensor(digits.target)
     model = nn.Sequential(
         *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)),
         *(nn.ReLU(), nn.Flatten(), nn.Linear(32 * 64, 10)),

@@ -76,8 +76,8 @@ def test_numbers_on_the_host_come_back_at_once_in_order():
         copies.start(scalars, {"iter": n})
     assert len(copies) == 3
     landed = list(copies.landed())
-    assert [about["iter"] for about, _ in landed] == [0, 1, 2]
-    assert landed[2][1] == {"tensor": torch.tensor(2 / 3).item(), "float": 0.1, "int": 2.0}
+    assert [about["iter"] for _, about, _ in landed] == [0, 1, 2]
+    assert landed[2][2] == {"tensor": torch.tensor(2 / 3).item(), "float": 0.1, "int": 2.0}
     assert len(copies) == 0
 
 

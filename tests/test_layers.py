@@ -14,7 +14,7 @@ LAYERS = (
     {"bus"},
     {"journal", "settings", "launch", "run_dir", "timeline"},
     {"compute", "device", "host_waits", "checkpoint", "training"},
-    {"loops", "evaluation"},
+    {"loops", "evaluation", "probes"},
     {"subscribers"},
     {"accounts", "describe", "outputs", "runner"},
     {"script", "cli", "examples", "__main__"},

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from asyncrunner_events import MetricsReady, Stage, StopRequested
+from asyncrunner_events import Event, MetricsReady, Stage, StopRequested
 
 from ..bus import Bus
 from ..compute import Compute
@@ -194,11 +194,16 @@ class RunState:
             for found in watcher.found:
                 await self.bus.publish(found)
 
-    def copy_to_host(self, scalars: Mapping[str, torch.Tensor | float], **about: Any) -> None:
+    def copy_to_host(
+        self,
+        scalars: Mapping[str, torch.Tensor | float],
+        event_type: type[Event] = MetricsReady,
+        **about: Any,
+    ) -> None:
         """Start copying an iteration's scalars; `publish_landed` reports them with `about`."""
         counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
         limits = {key: self.bus.progress[key] for key in ("max_epochs", "max_iters")}
-        self.copies.start(scalars, {**counters, **limits, "lr": self.learning_rates(), **about})
+        self.copies.start(scalars, {**counters, **limits, **about}, event_type)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each optimizer's first group, if it is on the host."""
@@ -206,8 +211,9 @@ class RunState:
         return {name: rate for name, rate in rates.items() if isinstance(rate, int | float)}
 
     async def publish_landed(self, *, wait: bool = False) -> None:
-        """Publish `MetricsReady` for every copy that has landed; with `wait` for all of them."""
+        """Publish what every copy that has landed is for; with `wait`, all of them."""
         if wait and self.copies:
             await self.pace.device_is_done()
-        for about, metrics in self.copies.landed():
-            await self.bus.publish(MetricsReady, metrics=metrics, **about)
+        for event_type, about, metrics in self.copies.landed():
+            fields: dict[str, Any] = {"metrics": metrics, **about}
+            await self.bus.publish(event_type, **fields)

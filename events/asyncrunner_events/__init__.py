@@ -62,7 +62,7 @@ from .mount_points import (
     GradientPoint,
     IterPoint,
 )
-from .probes import PROBES, ModuleBackward, ModuleForward, ModuleProbe
+from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, ModuleProbe
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
@@ -117,6 +117,7 @@ __all__ = [
     "MetricsReady",
     "ModuleBackward",
     "ModuleForward",
+    "ModuleMeasured",
     "ModuleProbe",
     "MountPoint",
     "ResumeInexact",

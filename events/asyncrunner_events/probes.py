@@ -1,10 +1,10 @@
 """PyTorch's module hooks as events: opt-in, on chosen modules."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .base import CountedBy, Event, Live
+from .base import CountedBy, Event, Fact, Live
 
 
 class ModuleProbe(Event):
@@ -37,5 +37,21 @@ class ModuleBackward(ModuleProbe):
     """A probed module ran backward; `torch.nn.Module.register_full_backward_hook`."""
 
 
-PROBES: tuple[type[ModuleProbe], ...] = (ModuleForward, ModuleBackward)
-"""Both of them."""
+class ModuleMeasured(Fact):
+    """Statistics of what a probed module gave are on the host, perhaps some iterations later."""
+
+    droppable: ClassVar[bool] = True
+    counted_by: ClassVar[CountedBy | None] = "iter"
+
+    module: str
+    """The module's path, `layer3.0.conv1`."""
+    module_class: str
+    """The module's class name."""
+    direction: Literal["forward", "backward"]
+    """Whether they are of the first output, or of the gradient of the first output."""
+    metrics: dict[str, float]
+    """`mean`, `std`, `min` and `max` of the finite elements; `zeros` and `nonfinite`, as shares."""
+
+
+PROBES: tuple[type[Event], ...] = (ModuleForward, ModuleBackward, ModuleMeasured)
+"""All of them."""

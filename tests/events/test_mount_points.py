@@ -111,7 +111,7 @@ def test_only_what_comes_in_every_iteration_may_be_dropped():
     in_every_iteration = {event for event in EVENTS if issubclass(event, IterPoint)}
     others = {event.kind for event in droppable - in_every_iteration}
     assert in_every_iteration <= droppable
-    assert others == {"metrics_ready", "module_forward", "module_backward"}
+    assert others == {"metrics_ready", "module_forward", "module_backward", "module_measured"}
 
 
 def test_what_is_published_also_after_an_error_reaches_every_subscriber():
