@@ -11,10 +11,11 @@ thread, and else all stay. On an accelerator they stay: there a step only launch
 loop awaits the device (`Pace`). The choice changes no number: the same things are done in the
 same order, with the same generators.
 
-Why 2 ms: a hop there and back costs 0.05 ms, and up to 0.25 when a step has emptied the caches and
-the event loop's core has gone to sleep. With steps of 0.3 ms it would double an iteration, with 14 ms
-it is lost in the noise; in return a background coroutine is late by a millisecond at most, and no
-more by the length of a step. `benchmarks/overlap.py` prints both.
+Why 10 ms: a hop there and back costs 0.05 ms, and up to 0.8 where a step has emptied the caches and
+the event loop's core has gone to sleep. Measured with `benchmarks/overlap.py` on two cores, the thread adds
+5 to 17 % to steps of 5 ms (the design's 2 ms would have moved them), and nothing that can be told
+from noise to steps of 14 ms, where in return a background coroutine is late by 1 ms (99 %) and no
+more by several steps.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _Steps = Generator[Any, Any, T]
 
-LONG_STEP_S = 0.002
+LONG_STEP_S = 0.010
 """What `"auto"` takes for a long step, in seconds."""
 SAMPLES = 5
 """Steps that `"auto"` looks at; the one before them, which also warms things up, does not count."""

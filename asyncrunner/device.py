@@ -28,6 +28,10 @@ TURN_S = 0.005
 A turn costs 3 µs; without it Ctrl-C, a timeout around `train()` or a web server in the same event
 loop would wait for the end of the training."""
 
+LATE_TURNS = 4
+"""Turns in a row after so long a time. Whoever waited needs more than one: the timer fires in the
+first, the task it wakes goes on in the second, and what that task waits for comes in the next."""
+
 
 def pick_device(name: str) -> torch.device:
     """Return the device of that name; for `"auto"` the accelerator if there is one, else the CPU.
@@ -85,13 +89,15 @@ class Pace:
         """Mark the end of an iteration, and let others run until the device has kept up.
 
         Waits for the device only while more than `in_flight` iterations are queued. The event
-        loop gets a turn if a background subscriber has something to do, and otherwise every
-        `TURN_S`.
+        loop gets a turn if a background subscriber has something to do, and `LATE_TURNS` of them
+        if it had none for `TURN_S`.
         """
         if self._device.type != "cpu" and await self._device_keeps_up():
             return
-        if self._bus.working or time.perf_counter() - self._last_turn > TURN_S:
-            await asyncio.sleep(0)
+        is_late = time.perf_counter() - self._last_turn > TURN_S
+        if is_late or self._bus.working:
+            for _ in range(LATE_TURNS if is_late else 1):
+                await asyncio.sleep(0)
             self._last_turn = time.perf_counter()
 
     async def device_is_done(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def find_modules(model: nn.Module, pattern: str) -> list[Matched]:
     """
     matched: list[Matched] = []
     paths: list[str] = []
-    modules: Iterator[tuple[str, nn.Module]] = model.named_modules()
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     for name, module in modules:
         path = ".".join(part for part in name.split(".") if part != "_orig_mod")
         paths.append(path)

@@ -13,11 +13,11 @@ import os
 import tempfile
 import time
 from html import escape
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from asyncrunner import EpochTrainLoop, Runner, events
@@ -37,7 +37,7 @@ def train_step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 async def profile(run_dir: Path, compute: Any) -> None:
     """Train with a timeline."""
-    digits: Any = cast("Any", load_digits)()
+    digits: Any = import_module("sklearn.datasets").load_digits()
     images: Any = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     labels: Any = torch.tensor(digits.target)
     model = nn.Sequential(
