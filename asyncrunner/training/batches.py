@@ -1,16 +1,22 @@
 """Where batches come from: a DataLoader, any iterable, or an async iterable."""
 
+import copy
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from contextlib import aclosing
 from itertools import count, islice
 from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import ConfigurationError
 
@@ -79,24 +85,41 @@ def number_of_batches(loader: Loader, limit: int | None) -> int | None:
 
 
 async def batches(
-    loader: Loader, what: str, *, start: int = 0, limit: int | None = None
+    loader: Loader,
+    what: str,
+    *,
+    start: int = 0,
+    limit: int | None = None,
+    passed_over: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield index and batch of one epoch, from `start` on, up to `limit`.
+
+    Args:
+        loader: The batches.
+        what: What they are for, for the error.
+        start: How many to pass over; without loading them, if the loader lets us.
+        limit: The most batches of an epoch.
+        passed_over: Called when that is done, and before the next batch is loaded.
 
     Raises:
         ConfigurationError: If the loader gives no batch at all.
     """
-    batch_idx = -1
+    batch_idx = start - 1
     if isinstance(loader, AsyncIterable):
         async with aclosing(_from_async(loader, limit)) as epoch:
+            read = 0
             async for batch in epoch:
-                batch_idx += 1
-                if batch_idx >= start:
+                read += 1
+                if read == start:
+                    passed_over()
+                if read > start:
+                    batch_idx += 1
                     yield batch_idx, batch
     else:
-        for batch_idx, batch in enumerate(islice(loader, limit)):
-            if batch_idx >= start:
-                yield batch_idx, batch
+        rest = _from(loader, start, passed_over)
+        for batch in islice(rest, None if limit is None else max(0, limit - start)):
+            batch_idx += 1
+            yield batch_idx, batch
     if batch_idx < 0:
         hint = ""
         if isinstance(loader, Iterator | AsyncIterator):
@@ -104,21 +127,66 @@ async def batches(
         raise ConfigurationError(f"the {what} loader is empty, {loader!r} gave no batch{hint}")
 
 
-async def endless(
-    loader: Loader, what: str, *, start: int = 0, limit: int | None = None
-) -> AsyncGenerator[Any, None]:
-    """Yield the batches of one epoch after the other, without the first `start` of them."""
-    num_batches = number_of_batches(loader, limit)
-    passed = start // num_batches if num_batches else 0
-    to_skip = start - passed * (num_batches or 0)
-    for epoch in count(passed):
-        set_epoch(loader, epoch)
-        batch_idx = -1
-        async with aclosing(batches(loader, what, limit=limit)) as one_epoch:
-            async for batch_idx, batch in one_epoch:
-                if batch_idx >= to_skip:
-                    yield batch
-        to_skip = max(0, to_skip - batch_idx - 1)
+def _from(loader: Iterable[Any], start: int, passed_over: Callable[[], None]) -> Iterator[Any]:
+    """Return the batches of one epoch without the first `start`."""
+    if not start:
+        return iter(loader)
+    if has_state(loader):  # it knows where it is
+        rest = iter(loader)
+        passed_over()
+        return rest
+    if is_indexed(loader):
+        passed_over()
+        return (loader[idx] for idx in range(start, len(loader)))  # pyright: ignore
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        return iter(_without(loader, start, passed_over))
+    return _read_over(iter(loader), start, passed_over)
+
+
+def _read_over(
+    epoch: Iterator[Any], start: int, passed_over: Callable[[], None]
+) -> Generator[Any, None, None]:
+    for _ in islice(epoch, start):
+        pass
+    passed_over()
+    yield from epoch
+
+
+class _Rest(Iterable[Any]):
+    """A sampler without its first batches, or samples; they are drawn all the same."""
+
+    def __init__(self, sampler: Any, start: int, passed_over: Callable[[], None]) -> None:
+        self._sampler = sampler
+        self._start = start
+        self._passed_over = passed_over
+
+    def __iter__(self) -> Iterator[Any]:
+        return _read_over(iter(self._sampler), self._start, self._passed_over)
+
+    def __len__(self) -> int:
+        return len(self._sampler) - self._start
+
+
+def _without(
+    loader: "DataLoader[Any]", start: int, passed_over: Callable[[], None]
+) -> "DataLoader[Any]":
+    """Return a loader like this one that begins later; the other one can still be used."""
+    rest = copy.copy(loader)
+    sampler = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    # Not by assignment, which a DataLoader refuses: nothing has been done with this one yet.
+    vars(rest)[sampler] = _Rest(getattr(loader, sampler), start, passed_over)
+    vars(rest)["persistent_workers"] = False
+    return rest
+
+
+def has_state(loader: object) -> bool:
+    """Whether a loader can say and be told where it is, as torchdata's StatefulDataLoader can."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def is_indexed(loader: object) -> bool:
+    """Whether any batch can be had without those before it."""
+    return isinstance(loader, Sequence | torch.Tensor)
 
 
 def set_epoch(loader: Loader, epoch: int) -> None:

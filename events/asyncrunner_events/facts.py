@@ -85,7 +85,10 @@ class RunInterrupted(Fact):
 
 
 class CheckpointSaved(Fact):
-    """A checkpoint is durable: its final name is on the disk."""
+    """A checkpoint is durable: its final name is on the disk.
+
+    `epoch` and `iter` are what it has completed, however far training has gone on meanwhile.
+    """
 
     path: str
     """Where it is."""
@@ -93,6 +96,12 @@ class CheckpointSaved(Fact):
     """How large it is."""
     duration_s: float
     """How long writing took, in seconds."""
+    purpose: str = "manual"
+    """Why: `regular` (by interval, or at the end), `best`, or `manual`."""
+    by: str = ""
+    """The name of the checkpointer that saved it."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The metrics of the last validation."""
 
 
 class CheckpointFailed(Fact):
@@ -106,6 +115,15 @@ class CheckpointFailed(Fact):
     """The operating system's error number, if it was one of its errors."""
 
 
+class CheckpointSkipped(Fact):
+    """A checkpoint that waited to be written gave way to a newer one: the disk is too slow."""
+
+    path: str
+    """Where it would have been."""
+    newer: str
+    """Where the newer one will be."""
+
+
 class CheckpointRejected(Fact):
     """A checkpoint was not loaded because it is damaged or incomplete."""
 
@@ -113,6 +131,26 @@ class CheckpointRejected(Fact):
     """Where it is."""
     reason: str
     """What is wrong with it."""
+
+
+class WeightsLoaded(Fact):
+    """The model has weights of a checkpoint; what did not fit was left out only if asked to."""
+
+    path: str
+    """Where they are from."""
+    missing: list[str] = Field(default_factory=list)
+    """Parameters and buffers that it does not have; they stay as they were."""
+    unexpected: list[str] = Field(default_factory=list)
+    """What it has, and the model has not."""
+    mismatched: list[str] = Field(default_factory=list)
+    """What has another shape in the model, with both shapes."""
+
+
+class RunResumed(Fact):
+    """The run goes on where a checkpoint was taken; `epoch` and `iter` are completed."""
+
+    path: str
+    """The checkpoint."""
 
 
 class ResumeInexact(Fact):
@@ -176,7 +214,10 @@ FACTS: tuple[type[Fact], ...] = (
     RunInterrupted,
     CheckpointSaved,
     CheckpointFailed,
+    CheckpointSkipped,
     CheckpointRejected,
+    WeightsLoaded,
+    RunResumed,
     ResumeInexact,
     SubscriberFailed,
     SubscriberSlow,

@@ -1,0 +1,186 @@
+"""What a checkpoint says about itself: `manifest.json`, and whether its files are what it says.
+
+The manifest names every file with its size and CRC-32, and ends with a CRC-32 of itself, so a flipped
+bit anywhere in the directory is found, and so is a file too many. All of this works without torch.
+"""
+
+import stat
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from ..errors import CheckpointError
+
+FORMAT = 1
+"""Raised when a reader of the old form could not read the new one."""
+MANIFEST = "manifest.json"
+
+Purpose = Literal["regular", "best", "manual"]
+"""Why it was saved: by interval or at the end; for its metric; or because somebody asked."""
+
+
+class Manifest(BaseModel):
+    """The content of `manifest.json`."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    format: int = FORMAT
+    """The version of the format."""
+    purpose: Purpose = "manual"
+    """Why it was saved."""
+    by: str = ""
+    """The name of the `Checkpointer` that saved it, and may delete it again."""
+    run: str = ""
+    """The run's id."""
+    attempt: int = 0
+    """How many times the run was started before."""
+    epoch: int = 0
+    """Epochs completed."""
+    iter: int = 0
+    """Iterations completed."""
+    batch: int = 0
+    """Batches completed of the epoch after those."""
+    metric: str = ""
+    """Of a best one, the metric it is best in."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The metrics of the last validation."""
+    saved: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    """When its content was taken, in UTC."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """What wrote it: `torch`, `asyncrunner`."""
+    files: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """Size in bytes and CRC-32 of each file, by name."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the manifest of the checkpoint at `path`.
+
+        Raises:
+            CheckpointError: If there is none, or it is not as it was written.
+        """
+        try:
+            content = (path / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            what = "does not exist"
+            if path.exists():
+                what = "is not a checkpoint: it is not a directory with a manifest.json"
+            raise CheckpointError(f"{path} {what}") from None
+        except OSError as error:
+            raise CheckpointError(f"{path} has an unreadable manifest: {error}") from error
+        return cls._parsed(content, path)
+
+    @classmethod
+    def _parsed(cls, content: bytes, path: Path) -> Self:
+        try:
+            written = from_json(content)["format"]
+        except (ValueError, TypeError, KeyError):
+            written = None
+        if isinstance(written, int) and written > FORMAT:
+            raise CheckpointError(
+                f"checkpoint {path} has format {written}, written by a newer version; "
+                f"this one reads up to {FORMAT}"
+            )
+        try:
+            manifest = cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise CheckpointError(
+                f"checkpoint {path} has an unreadable manifest: {first['msg']}"
+            ) from None
+        if manifest.to_bytes() != content:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
+            )
+        return manifest
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content, with a checksum of what comes before it."""
+        body = self.model_dump_json().encode()[:-1]
+        return body + b',"checksum":"%08x"}\n' % zlib.crc32(body)
+
+    @property
+    def order(self) -> tuple[int, int, int, datetime]:
+        """The newest has the greatest; a later attempt is newer, wherever it began."""
+        return self.attempt, self.iter, self.epoch, self.saved
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files."""
+        return sum(size for size, _ in self.files.values())
+
+    @property
+    def place(self) -> str:
+        """Where in the training it is, for people."""
+        inside = f" and {self.batch} batches" if self.epoch and self.batch else ""
+        epochs = f"{self.epoch} epochs{inside}, " if self.epoch else ""
+        return f"{epochs}{self.iter} iterations"
+
+
+def verify(path: Path) -> Manifest:
+    """Return the manifest of a checkpoint all of whose files are what was written.
+
+    Raises:
+        CheckpointError: With what is damaged, missing or too much.
+    """
+    manifest = Manifest.read(path)
+    extra = sorted(
+        file.name
+        for file in path.iterdir()
+        if file.name not in manifest.files and file.name != MANIFEST and file.name[0] != "."
+    )
+    if extra:
+        raise CheckpointError(
+            f"checkpoint {path} has files that are not its own: {', '.join(extra)}"
+        )
+    for name, expected in manifest.files.items():
+        try:
+            found = _fingerprint(path / name)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path} is incomplete: {error}") from error
+        if found != expected:
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
+    return manifest
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(f"{path.name} is not a regular file")
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size += len(block)
+            crc = zlib.crc32(block, crc)
+    return size, crc
+
+
+class Found(NamedTuple):
+    """A checkpoint in a folder."""
+
+    path: Path
+    """Its directory."""
+    manifest: Manifest
+    """What it says; its files are not looked at."""
+
+
+def find_checkpoints(folder: Path) -> tuple[list[Found], dict[Path, str]]:
+    """Return the checkpoints in a folder, newest first, and what looks like one but is damaged."""
+    found: list[Found] = []
+    damaged: dict[Path, str] = {}
+    for path in sorted(_directories(folder)):
+        try:
+            found.append(Found(path, Manifest.read(path)))
+        except CheckpointError as error:
+            damaged[path] = str(error)
+    return sorted(found, key=lambda one: one.manifest.order, reverse=True), damaged
+
+
+def _directories(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name[0] != "." and not path.is_symlink() and path.is_dir():
+                yield path

@@ -1,0 +1,128 @@
+"""Which checkpoints to keep, the `latest` pointer, and the names under which nothing is visible.
+
+Next to `epoch_3` there may be, all of them hidden and cleared away when the next run begins:
+
+    .epoch_3.41.tmp     being written by process 41
+    .epoch_3.old        the one before, while another takes its place
+    .epoch_3.gone       being deleted
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ..run_dir.files import sync_directory
+from .manifest import Found
+
+LATEST = "latest"
+"""The name of the link to the newest regular checkpoint."""
+
+Rule = Literal["greater", "less"]
+
+_HIDDEN = re.compile(r"\.(?P<name>.+)\.(?:\d+\.tmp|old|gone)")
+
+
+def building_name(name: str) -> str:
+    """Return the name of a checkpoint's directory while it is written."""
+    return f".{name}.{os.getpid()}.tmp"
+
+
+def replaced_name(name: str) -> str:
+    """Return the name of the old one while the new one takes its place."""
+    return f".{name}.old"
+
+
+def superfluous(
+    found: Collection[Found],
+    *,
+    by: str,
+    max_keep: int | None,
+    best_k: int,
+    rules: dict[str, Rule],
+) -> list[Found]:
+    """Return which of a checkpointer's own to delete, oldest or worst first.
+
+    The newest regular one, and the best one of each metric, are never among them.
+
+    Args:
+        found: All that there are.
+        by: Whose they must be.
+        max_keep: How many regular ones stay; None for all.
+        best_k: How many of the best stay, for each metric.
+        rules: By metric, whether greater or less is better.
+    """
+    own = sorted((f for f in found if f.manifest.by == by), key=lambda f: f.manifest.order)
+    regular = [f for f in own if f.manifest.purpose == "regular"]
+    gone = [] if max_keep is None else regular[: -max(1, max_keep)]
+    for metric, rule in rules.items():
+        best = [f for f in own if f.manifest.purpose == "best" and f.manifest.metric == metric]
+        gone += ranked(best, metric, rule)[max(1, best_k) :][::-1]
+    return gone
+
+
+def ranked(found: Sequence[Found], metric: str, rule: Rule) -> list[Found]:
+    """Return them best first; of equals the older one comes first."""
+    sign = -1 if rule == "greater" else 1
+    return sorted(found, key=lambda f: sign * f.manifest.metrics[metric])
+
+
+def point_latest(folder: Path, name: str) -> None:
+    """Have `latest` in the folder lead to the checkpoint of this name.
+
+    Raises:
+        OSError: If the link cannot be made; the old one stays.
+    """
+    link = folder / f".{LATEST}.{os.getpid()}.tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    os.replace(link, folder / LATEST)
+    sync_directory(folder)
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint: at once it is no checkpoint any more, and then its files go.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    gone = path.with_name(f".{path.name}.gone")
+    remove(gone)
+    path.rename(gone)
+    remove(gone)
+
+
+def put_aside(path: Path) -> None:
+    """Make room for a checkpoint of the same name; `clean_up` would bring the old one back.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    if path.exists():
+        replaced = path.with_name(replaced_name(path.name))
+        remove(replaced)
+        path.rename(replaced)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or directory, if it is there and can be removed."""
+    with contextlib.suppress(NotADirectoryError):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def clean_up(folder: Path) -> None:
+    """Finish what a killed process left half done; nobody else may be writing there."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if match := _HIDDEN.fullmatch(path.name):
+            at = folder / match["name"]
+            if path.name.endswith(".old") and not at.exists():
+                path.rename(at)
+            else:
+                remove(path)

@@ -1,0 +1,142 @@
+"""Where training is in its data, and how a resumed run gets there without reading what was used.
+
+An epoch's order is drawn when it begins. So what the generators were then is remembered; a run that
+is resumed within the epoch puts it back, has the same order drawn again, passes over the samples
+that were used without loading them, and puts back what the generators were at the checkpoint. This
+works for every loader whose order depends on nothing but generators and the epoch's number.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from ..data import SeededDataset, SeededSampler
+from .batches import Loader, has_state, is_indexed, set_epoch
+from .randomness import DataRandomness
+
+_KNOWN_SAMPLERS = (
+    *(SeededSampler, SequentialSampler, RandomSampler, SubsetRandomSampler),
+    *(WeightedRandomSampler, DistributedSampler),
+)
+"""Those that draw an epoch's order when it begins, or from a generator of their own."""
+
+
+class DataPosition:
+    """Which pass over the loader is on, and what the generators were when it began."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The pass, from 0."""
+        self._began_at = 0
+        self._start: DataRandomness | None = None
+        self._loader: Any = None
+        self._resumed: Mapping[str, Any] | None = None
+        self._go_on: DataRandomness | None = None
+
+    def begin(self, loader: Loader, number: int, iter: int) -> int:
+        """Begin a pass over the loader, or go on in the one that was resumed.
+
+        Args:
+            loader: The loader; samplers are told the pass's number.
+            number: The pass, from 0.
+            iter: Iterations completed.
+
+        Returns:
+            How many batches of it are done.
+        """
+        self._loader, self.number = loader, number
+        resumed, self._resumed = self._resumed, None
+        done = 0
+        set_epoch(loader, number)
+        if resumed is not None:
+            done = resumed["batch"]
+            if resumed["loader"] is not None and has_state(loader):
+                loader.load_state_dict(resumed["loader"])
+            if done and resumed["start"] is not None:
+                DataRandomness.from_state_dict(resumed["start"]).put_back(loader)
+        self._began_at = iter - done
+        self._start = DataRandomness.now(loader)
+        return done
+
+    def passed_over(self) -> None:
+        """Have the generators be what they were at the checkpoint: the order is drawn again."""
+        if self._go_on is not None:
+            self._go_on.own.put_back()
+            self._go_on = None
+
+    def training_begins(self, loader: Loader) -> None:
+        """Have the generators be what they were at the checkpoint, whatever was drawn before."""
+        if self._go_on is not None:
+            self._go_on.put_back(loader)
+            if self._resumed is None or not self._resumed["batch"]:
+                self._go_on = None
+
+    def state_dict(self, iter: int) -> dict[str, Any]:
+        """Return what a run goes on from when so many iterations are completed."""
+        loader, batch = self._loader, iter - self._began_at
+        return {
+            "pass": self.number,
+            "batch": batch,
+            "start": None if self._start is None else self._start.state_dict(),
+            "now": DataRandomness.now(loader).state_dict(),
+            "loader": loader.state_dict() if has_state(loader) else None,
+            "workers": getattr(loader, "num_workers", None),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, when the next pass begins."""
+        self._resumed = state
+        self.number = state["pass"]
+        self._go_on = DataRandomness.from_state_dict(state["now"])
+
+    def doubts(self, loader: Loader) -> list[str]:
+        """Return why the data that follows may be other than in a run that was never stopped."""
+        state = self._resumed
+        if state is None:
+            return []
+        workers = getattr(loader, "num_workers", None)
+        return list(_doubts(loader, state["batch"], has_changed=workers != state["workers"]))
+
+
+def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
+    if has_state(loader):
+        return
+    if not isinstance(loader, DataLoader):
+        if batch and not is_indexed(loader):
+            yield (
+                f"the {batch} batches that were used are read again to get past them: "
+                f"{type(loader).__name__} has no state_dict"
+            )
+        return
+    dataset: Any = loader.dataset  # pyright: ignore[reportUnknownMemberType]  # of anything
+    if isinstance(dataset, IterableDataset):
+        if batch:
+            yield f"the {batch} batches that were used are read again: it is an IterableDataset"
+        return
+    sampler: Any = loader.batch_sampler or loader.sampler  # pyright: ignore[reportUnknownMemberType]
+    innermost = sampler.sampler if type(sampler) is BatchSampler else sampler
+    if batch and not isinstance(innermost, _KNOWN_SAMPLERS):
+        yield f"{type(innermost).__name__} may draw its order in another way than PyTorch's samplers"
+    if loader.persistent_workers:
+        yield "persistent workers begin anew, and draw their seeds once more"
+    if loader.num_workers and (batch or has_changed) and not _draws_nothing(dataset):
+        yield "random numbers drawn in workers begin anew: wrap the data set in SeededDataset"
+
+
+def _draws_nothing(dataset: Dataset[Any]) -> bool:
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, TensorDataset | SeededDataset)
