@@ -21,6 +21,7 @@ What holds, each with a test:
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from threading import get_ident
@@ -94,6 +95,8 @@ class Bus(Subscribing):
         self._tasks = Tasks()
         self._fatal = Fatal()
         self.fail = self._fatal.add
+        self._draining: anyio.CancelScope | None = None
+        self._drain_limit_s = math.inf
         self._opener: asyncio.Task[Any] | None = None
         self._opened = 0.0
 
@@ -244,6 +247,7 @@ class Bus(Subscribing):
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._opener = asyncio.current_task()
         self._opened = time.monotonic()
+        self._drain_limit_s = math.inf
         self._deferred, self.ended = Deferred(self._loop), asyncio.Event()
         self._turns = Turns(self._deferred, is_open=True)
         self._tasks.start(self._deliver_while_nobody_publishes(), "asyncrunner bus")
@@ -256,7 +260,7 @@ class Bus(Subscribing):
         began = time.monotonic()
         try:
             with anyio.CancelScope(shield=True):
-                await self.drain(self.drain_s)
+                await self.drain(min(self.drain_s, self._drain_limit_s))
         finally:
             self._loop = None
             self.open_s += time.monotonic() - self._opened
@@ -296,13 +300,20 @@ class Bus(Subscribing):
         if self.is_inside():
             raise AsyncRunnerError("a subscriber that drains the bus would wait for itself")
         began = time.monotonic()
-        with anyio.move_on_after(timeout_s):
+        with anyio.move_on_after(timeout_s) as self._draining:
             while self._has_undelivered():
                 self.ended.clear()
                 if self._deferred.events or self._turns.is_taken:
                     self._deferred.wake()
                 await self.ended.wait()
+        self._draining = None
         return self._report(time.monotonic() - began)
+
+    def limit_drain(self, seconds: float) -> None:
+        """Wait at most so long for background subscribers, from now on, until the bus is closed."""
+        self._drain_limit_s = min(self._drain_limit_s, seconds)
+        if self._draining is not None:
+            self._draining.deadline = min(self._draining.deadline, anyio.current_time() + seconds)
 
     def _has_undelivered(self) -> bool:
         for outlet in self._routes.subscriptions.values():

@@ -4,6 +4,7 @@ What is published, and when, is MMEngine's ValLoop and TestLoop: the model is st
 was in at `BeforeValEpoch`. What differs: afterwards it is put back into that mode, and `AfterVal`
 comes also after an error, or when a stop request cuts the validation short. Then there are no
 metrics, and so no `AfterValEpoch`: weights swapped for the validation go back in `AfterVal`.
+A validation that was cut short is done again, from its beginning, by the run that resumes.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -103,6 +104,8 @@ class TestLoop:
                     await publish(points.after_epoch, dataset=dataset, metrics=metrics)
             if is_complete:
                 await publish(MetricsReady, dataset=dataset, metrics=metrics)
+                if self.stage == "val":
+                    state.validation_done(dataset, metrics)
         return metrics
 
     async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> bool:

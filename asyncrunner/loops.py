@@ -28,7 +28,7 @@ Validation is in `evaluation.py`.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypedDict
 
@@ -49,10 +49,11 @@ from asyncrunner_events import (
 )
 
 from .device import to_device
-from .training.batches import Loader, batches, endless, number_of_batches, open_loader, set_epoch
+from .training.batches import Loader, batches, number_of_batches, open_loader
 from .training.brackets import bracket
 from .training.modes import in_modes
 from .training.optimize import Gradients, parameters_of
+from .training.randomness import unchanged
 from .training.schedule import positive_int
 from .training.state import RunState
 from .training.steps import Step, StepFunction, loss_of, scalars_in
@@ -102,7 +103,7 @@ class TrainLoop:
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
         outputs = await compute(self._update(state, batch_idx, num_batches, batch))
-        state.completed = (state.epoch, state.iter + 1, batch_idx + 1)
+        state.completed = (state.epoch, state.iter + 1)
         blocked_inside_s = (bus.blocking_ns - blocked) / 1e9
         step_time_s = time.perf_counter() - fetched - blocked_inside_s
         if compute.is_measuring:
@@ -177,9 +178,8 @@ class TrainLoop:
         await publish(AfterOptimizerStep, **at)
         return grad_norm
 
-    async def _end_last_group(self, state: RunState) -> None:
+    async def _end_last_group(self, state: RunState, num_batches: int) -> None:
         """Step with a group that nobody could know to be the last before the loader's end."""
-        *_, num_batches = state.completed
         for name in self.steps:
             at = _Place(batch_idx=num_batches - 1, num_batches=num_batches, optimizer=name)
             await state.compute(self._step(state, at))
@@ -187,9 +187,12 @@ class TrainLoop:
         state.accumulated = 0
 
     async def _validate(self, state: RunState, completed: int, *, is_last: bool = False) -> None:
+        """Validate on each set on which that is due and not done yet."""
         for name, loop in state.val.items():
-            if not state.stopping and loop.is_due(completed, is_last=is_last):
-                state.metrics |= await loop.run(state, name)
+            is_due = loop.is_due(completed, is_last=is_last)
+            if is_due and state.validated.get(name) != completed and not state.stopping:
+                state.begin_validation(completed)
+                await loop.run(state, name)
                 state.blocked_ns = state.bus.blocking_ns
 
 
@@ -218,20 +221,24 @@ class EpochTrainLoop(TrainLoop):
         num_batches = number_of_batches(loader, limit)
         max_epochs = state.length(self.max_epochs, "epochs")
         max_iters = None if num_batches is None else max_epochs * num_batches
-        state.begin_training(max_epochs=max_epochs, max_iters=max_iters)
+        state.begin_training(loader, max_epochs=max_epochs, max_iters=max_iters)
         async with bracket(state, "train", BeforeTrain, AfterTrain):
-            if state.iter == 0:
-                await self._validate(state, 0)
+            state.put_generators_back()
+            if not state.position.is_inside:
+                await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
             while state.epoch < max_epochs and not state.stopping:
-                set_epoch(loader, state.epoch)
-                await publish(BeforeTrainEpoch)
+                with unchanged(
+                    state.position.is_inside
+                ):  # a subscriber has drawn its numbers before
+                    await publish(BeforeTrainEpoch)
                 state.model.train()
                 is_complete = await self._train_epoch(state, loader, num_batches, limit)
                 if is_complete and state.accumulated and state.epoch + 1 == max_epochs:
-                    await self._end_last_group(state)
+                    await self._end_last_group(state, state.position.batch(state.iter))
                 await state.publish_landed(wait=True)  # the loop awaits the device here
                 if is_complete:
-                    state.completed = (state.epoch + 1, state.iter, 0)
+                    state.position.pass_done(state.iter)
+                    state.completed = (state.epoch + 1, state.iter)
                 await publish(AfterTrainEpoch, is_complete=is_complete)
                 await state.safe_point.reach()
                 if is_complete:
@@ -242,9 +249,12 @@ class EpochTrainLoop(TrainLoop):
         self, state: RunState, loader: Loader, num_batches: int | None, limit: int | None
     ) -> bool:
         """Train on the batches of an epoch that are not done yet; return whether all are now."""
-        *_, start = state.completed
+        start = state.position.begin(loader, state.epoch, state.iter)
+        rest = batches(
+            loader, "train", start=start, limit=limit, passed_over=state.position.passed_over
+        )
         began = time.perf_counter()
-        async with aclosing(batches(loader, "train", start=start, limit=limit)) as epoch:
+        async with aclosing(rest) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
                 if state.stopping:
@@ -278,12 +288,13 @@ class IterTrainLoop(TrainLoop):
         """Train, from where the state's counters are."""
         publish, loader = state.bus.publish, self.open()
         max_iters = state.length(self.max_iters, "iters")
-        state.begin_training(max_epochs=None, max_iters=max_iters)
+        state.begin_training(loader, max_epochs=None, max_iters=max_iters)
         async with bracket(state, "train", BeforeTrain, AfterTrain):
-            if state.iter == 0:
-                await self._validate(state, 0)
+            state.put_generators_back()
+            await self._validate(state, state.iter, is_last=state.iter == max_iters)
             if state.iter < max_iters and not state.stopping:
-                await publish(BeforeTrainEpoch)
+                with unchanged(state.position.is_inside):
+                    await publish(BeforeTrainEpoch)
                 state.model.train()
                 await self._train_iters(state, loader, max_iters)
                 await state.publish_landed(wait=True)  # the loop awaits the device here
@@ -291,12 +302,26 @@ class IterTrainLoop(TrainLoop):
                 await state.safe_point.reach()
 
     async def _train_iters(self, state: RunState, loader: Loader, max_iters: int) -> None:
-        began, limit = time.perf_counter(), state.limit("train")
-        async with aclosing(endless(loader, "train", start=state.iter, limit=limit)) as stream:
-            async for batch in stream:
+        limit, position = state.limit("train"), state.position
+        while not state.stopping and state.iter < max_iters:
+            start = position.begin(loader, position.number, state.iter)
+            rest = batches(
+                loader, "train", start=start, limit=limit, passed_over=position.passed_over
+            )
+            if await self._train_pass(state, rest, max_iters):
+                position.pass_done(state.iter)
+
+    async def _train_pass(
+        self, state: RunState, rest: AsyncGenerator[tuple[int, Any]], max_iters: int
+    ) -> bool:
+        """Train on the rest of a pass over the loader; return whether it came to its end."""
+        began = time.perf_counter()
+        async with aclosing(rest) as batches_left:
+            async for _, batch in batches_left:
                 await self._train_iter(state, state.iter, max_iters, batch, began)
                 is_last = state.iter == max_iters
                 await self._validate(state, state.iter, is_last=is_last)
                 if is_last or state.stopping:
-                    return
+                    return False
                 began = time.perf_counter()
+        return True

@@ -2,35 +2,31 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
+import anyio
 from torch import nn
 
-from asyncrunner_events import (
-    AfterLoadCheckpoint,
-    AfterRun,
-    BeforeRun,
-    BeforeSaveCheckpoint,
-    CheckpointFailed,
-    CheckpointRejected,
-    Event,
-    ResumeInexact,
-)
+from asyncrunner_events import AfterRun, BeforeRun, Event
 
 from .bus import Bus
-from .checkpoint import read_checkpoint, write_checkpoint
-from .delivery.worker import Worker
+from .checkpoint import Manifest
+from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, points_fired, subscriber_table
 from .device import pick_device
-from .errors import CheckpointError, ConfigurationError
+from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .launch import run_starts
 from .outputs import JournalKind, run_outputs
 from .probes import Probe, find_modules
 from .settings import ComputeMode, Progress, Settings
+from .stopping import GRACE_S, Listener, StopSignals, listening, stop_signals, until_stopped
+from .subscribers.checkpointer import Checkpointer, checkpointing
+from .training import checkpoints
 from .training.brackets import bracket
 from .training.build import (
     Model,
@@ -42,14 +38,14 @@ from .training.build import (
     config_of,
     one_of,
 )
-from .training.resume import checkpoint_of, restore
 from .training.schedule import positive_int
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import Loop, Precision, RunState
+from .training.stateful import States
 from .training.tree import snapshot
+from .training.weights import Revision, load_weights
 
 Metrics = dict[str, float]
-T = TypeVar("T")
 
 
 class Runner:
@@ -62,7 +58,8 @@ class Runner:
             `async def run(state)`.
         val: The validation loop, or several by the name of their data set.
         test: The test loop.
-        run_dir: Where journal, config and environment are written; nothing is written without.
+        run_dir: Where journal, config, environment and checkpoints are written; nothing is written
+            without. The same directory again continues the run.
         name: Begins the run's id; `run_dir`'s name if not given.
         seed: Seeds every generator when a run starts. Building the model before is up to you.
         deterministic: Use deterministic algorithms only.
@@ -72,6 +69,10 @@ class Runner:
             `"auto"` in a thread if they are long ones on the CPU; see `asyncrunner.compute`.
         in_flight: How many iterations may be queued on the device before the loop awaits it.
         log_every: Iterations from one line of progress, and of the journal, to the next.
+        checkpoint: What saves checkpoints, or several; `"auto"` is a `Checkpointer()` if there is a
+            run directory.
+        resume: `"auto"` goes on from the newest intact checkpoint, if there is one; `"never"` begins
+            anew; or a checkpoint, or a run directory, to go on from.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
@@ -93,6 +94,8 @@ class Runner:
         compute: ComputeMode = "auto",
         in_flight: int = 2,
         log_every: int = 10,
+        checkpoint: Checkpointer | Iterable[Checkpointer] | Literal["auto"] | None = "auto",
+        resume: str | Path = "auto",
         journal: JournalKind = "epochs",
         progress: Progress = "auto",
     ) -> None:
@@ -114,12 +117,16 @@ class Runner:
         self.compute: ComputeMode = compute
         self.in_flight = positive_int("in_flight", in_flight)
         self.log_every = positive_int("log_every", log_every)
+        self.checkpoint = checkpoint
+        self.resume = resume
         self.journal: JournalKind = journal
         self.progress: Progress = progress
         self.bus = Bus(snapshot=snapshot)
         self.subscribe = self.bus.subscribe
         self.on = self.bus.on
         self.publish = self.bus.publish
+        self._states = States()
+        self.add_stateful = self._states.add
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
         self._fired: set[type[Event]] | None = None
@@ -185,27 +192,60 @@ class Runner:
             raise ConfigurationError(
                 "runner.run() was called inside a running event loop: use `await runner.train()`"
             )
-        if self.train_loop is not None:
-            return asyncio.run(self.train())
-        return asyncio.run(self.val() if self.val_loops else self.test())
+        run = (
+            self.train if self.train_loop is not None else self.val if self.val_loops else self.test
+        )
+        with stop_signals() as signals:
+            metrics = asyncio.run(run())
+            signals.leave()
+        return metrics
 
     async def train(
-        self, *, load: str | Path | None = None, resume: str | Path | None = None
+        self,
+        *,
+        load: str | Path | None = None,
+        strict: bool = True,
+        revise: Revision | None = None,
+        resume: str | Path | None = None,
     ) -> Metrics:
         """Train, and return the last validation's metrics.
 
+        If whoever awaits this is cancelled, the run ends as if it had been asked to stop.
+
         Args:
-            load: A checkpoint to take the weights from.
-            resume: A checkpoint to go on from.
+            load: A checkpoint or a file of weights to begin with, unless the run is resumed.
+            strict: Refuse weights that do not fit exactly.
+            revise: Changes to the names of the weights: see `load_weights`.
+            resume: As the runner's `resume=`, for this time.
+
+        Raises:
+            CheckpointError: If there is something to go on from, and it cannot be used.
         """
         if self.train_loop is None:
             raise ConfigurationError("train() needs train= and optimizer=, which were not given")
-        if load is not None and resume is not None:
+        if load is not None and resume not in (None, "auto", "never"):
             raise ConfigurationError("train() takes load= or resume=, not both")
+        grace_s = Settings.from_environment().grace
+        return await until_stopped(
+            self._train(load, strict, revise, resume),
+            lambda: self._ask_to_stop("cancelled", "the task that awaits the run"),
+            grace_s=GRACE_S if grace_s is None else grace_s,
+        )
+
+    async def _train(
+        self,
+        load: str | Path | None,
+        strict: bool,
+        revise: Revision | None,
+        resume: str | Path | None,
+    ) -> Metrics:
+        assert self.train_loop is not None
         async with self._a_run(training=True) as state:
             if state.settings.dry_run:
                 return await self._dry_run(state)
-            await self._load(resume or load, resume=resume is not None)
+            is_resumed = await self._resume(state, state.settings.resume or resume or self.resume)
+            if load is not None and not is_resumed:
+                await load_weights(state, Path(load), strict=strict, revise=revise)
             await self.train_loop.run(state)
             return state.metrics
 
@@ -214,10 +254,11 @@ class Runner:
         if not self.val_loops:
             raise ConfigurationError("val() needs val=, which was not given")
         async with self._a_run() as state:
-            await self._load(load, resume=False)
+            if load is not None:
+                await load_weights(state, Path(load))
             for name, loop in self.val_loops.items():
                 if not state.stopping:
-                    state.metrics |= await loop.run(state, name)
+                    await loop.run(state, name)
             return state.metrics
 
     async def test(self, *, load: str | Path | None = None) -> Metrics:
@@ -225,7 +266,8 @@ class Runner:
         if self.test_loop is None:
             raise ConfigurationError("test() needs test=, which was not given")
         async with self._a_run() as state:
-            await self._load(load, resume=False)
+            if load is not None:
+                await load_weights(state, Path(load))
             return await self.test_loop.run(state, "test")
 
     @asynccontextmanager
@@ -241,15 +283,46 @@ class Runner:
                 if seed is not None:
                     seed_everything(seed)
                 state = self._state = self._built(settings, training=training)
+                savers = self._checkpointers(settings) if training else ()
                 with (
                     closing(state),
                     self._outputs(settings, seed),
+                    checkpointing(savers, self.bus, self._ask_to_save, self._dir(settings)),
                     points_fired(self.bus, settings.dry_run) as self._fired,
+                    listening(self._listener(settings)) as signals,
                 ):
-                    async with self.bus, bracket(state, None, BeforeRun, AfterRun, runner=self):
-                        yield state
+                    async with self.bus, self._written(signals):
+                        async with bracket(state, None, BeforeRun, AfterRun, runner=self):
+                            yield state
         finally:
             self._task = None
+
+    @asynccontextmanager
+    async def _written(self, signals: StopSignals | None) -> AsyncGenerator[None]:
+        """Have all checkpoints written before the bus closes, and that in what time is left."""
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.state.saver.finish()
+            if signals is not None and signals.deadline is not None:
+                self.bus.limit_drain(max(0.0, signals.deadline - time.monotonic()))
+
+    def _listener(self, settings: Settings) -> Listener:
+        loop, run_dir = asyncio.get_running_loop(), self._dir(settings)
+        return Listener(
+            stop=lambda name: loop.call_soon_threadsafe(self._ask_to_stop, name, "signal"),
+            hurry=lambda: loop.call_soon_threadsafe(self.bus.limit_drain, 0.0),
+            stacks=None if run_dir is None else run_dir / "logs" / "stuck.txt",
+            grace_s=GRACE_S if settings.grace is None else settings.grace,
+        )
+
+    def _ask_to_stop(self, reason: str, by: str) -> bool:
+        """Have the run end after its iteration; return whether it has come so far that it can."""
+        if self._task is None or self._state is None or not self.bus.is_open:
+            return False
+        self._state.stop(reason, by=by)
+        return True
 
     def _built(self, settings: Settings, *, training: bool) -> RunState:
         state = self._state
@@ -268,7 +341,7 @@ class Runner:
             optimizers = build_optimizers(self.optimizer, state.model)
             check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
             state.optimizers = optimizers
-        state.val = self.val_loops
+        state.val, state.states = self.val_loops, self._states
         state.begin(settings)
         return state
 
@@ -298,7 +371,7 @@ class Runner:
     # Checkpoints
 
     async def save_checkpoint(self, path: str | Path) -> None:
-        """Write a checkpoint: weights, optimizers, scaler and counters.
+        """Write a checkpoint: everything that a run needs to go on as if it had never stopped.
 
         During a run it is written between two iterations. A subscriber that calls this goes on at
         once, and the loop writes the checkpoint when the mount point is done; any other task waits
@@ -319,51 +392,52 @@ class Runner:
             await self.state.safe_point.wait_for(lambda: self._save(path))
 
     async def _save(self, path: Path) -> None:
-        checkpoint = checkpoint_of(self.state)
-        await self.bus.publish(BeforeSaveCheckpoint, path=str(path), checkpoint=checkpoint)
-        try:
-            saved = await _in_thread(lambda: write_checkpoint(path, checkpoint))
-        except CheckpointError as error:
-            number = getattr(error.__cause__, "errno", None)
-            await self.bus.publish(CheckpointFailed, path=str(path), error=str(error), errno=number)
-            raise
-        await self.bus.publish(saved)
+        await checkpoints.save(self.state, lambda about: SaveRequest(path))
 
-    async def _load(self, path: str | Path | None, *, resume: bool) -> None:
-        if path is None:
-            return
-        try:
-            checkpoint = await _in_thread(lambda: read_checkpoint(Path(path)))
-        except CheckpointError as error:
-            await self.bus.publish(CheckpointRejected, path=str(path), reason=str(error))
-            raise
-        await self.bus.publish(AfterLoadCheckpoint, path=str(path), checkpoint=checkpoint)
-        reasons = restore(self.state, checkpoint, resume=resume)
-        if reasons:
-            await self.bus.publish(ResumeInexact, reasons=reasons)
+    def _ask_to_save(self, request: Callable[[Manifest], SaveRequest]) -> None:
+        self.state.safe_point.ask(lambda: checkpoints.save(self.state, request))
+
+    def _checkpointers(self, settings: Settings) -> tuple[Checkpointer, ...]:
+        if self.checkpoint is None or settings.dry_run:
+            return ()
+        if self.checkpoint == "auto":
+            return () if self._dir(settings) is None else (Checkpointer(),)
+        if isinstance(self.checkpoint, Checkpointer):
+            return (self.checkpoint,)
+        return tuple(self.checkpoint)
+
+    def _dir(self, settings: Settings) -> Path | None:
+        return None if settings.dry_run else settings.run_dir or self.run_dir
+
+    async def _resume(self, state: RunState, choice: str | Path) -> bool:
+        """Go on from where `choice` says, and return whether there was anything to go on from."""
+        if choice == "never" or (choice == "auto" and state.completed != (0, 0)):
+            return False
+        state.position.loader = getattr(self.train_loop, "open", lambda: None)()
+        if choice != "auto":
+            await checkpoints.resume(state, checkpoints.checkpoint_in(Path(choice)))
+            return True
+        run_dir = self._dir(state.settings)
+        savers = self._checkpointers(state.settings)
+        folders = {saver.folder(run_dir): None for saver in savers}
+        if run_dir is not None:
+            folders[run_dir / "checkpoints"] = None
+        return await checkpoints.resume_newest(state, folders)
 
     async def _dry_run(self, state: RunState) -> Metrics:
         """Do a little of everything, a checkpoint in a temporary place included."""
         assert self.train_loop is not None
         with tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder:
             await self._save(Path(folder, "checkpoint"))
-            await self._load(Path(folder, "checkpoint"), resume=False)
+            await load_weights(state, Path(folder, "checkpoint"))
         state.val = {}
         await self.train_loop.run(state)
         for name, loop in self.val_loops.items():
-            state.metrics |= await loop.run(state, name)
+            await loop.run(state, name)
         test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
         if test is not None:
             state.metrics |= await test.run(state, "test")
         return state.metrics
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    worker = Worker("asyncrunner checkpoint")
-    try:
-        return await worker.run(function)
-    finally:
-        worker.close()
 
 
 def _is_inside_event_loop() -> bool:

@@ -40,6 +40,8 @@ _Compute = Annotated[ComputeMode | None, Field(description="auto, inline or thre
 _Flag = Annotated[bool, Field(description="1 or 0 (or true, false, yes, no, on, off)")]
 _Path = Annotated[Path | None, Field(description="a path")]
 _Name = Annotated[str | None, Field(description="a name")]
+_Resume = Annotated[str | None, Field(min_length=1, description="auto, never or a path")]
+_Seconds = Annotated[float | None, Field(ge=0, description="seconds, 0 or more")]
 _Progress = Annotated[Progress | None, Field(description="auto, rich, plain or none")]
 
 
@@ -68,6 +70,12 @@ class Settings(BaseModel):
     """Batches of each validation set to use."""
     limit_test: _Count = None
     """Batches of the test set to use."""
+    resume: _Resume = None
+    """`auto` goes on from the newest intact checkpoint, `never` begins anew; or a checkpoint."""
+    require_exact: _Flag = False
+    """Refuse to resume if the numbers could be others than those of a run that never stopped."""
+    grace: _Seconds = None
+    """Seconds from a request to stop to the end of the process."""
     dry_run: _Flag = False
     """Do two training iterations and one of validation, to see that everything fits."""
     progress: _Progress = None

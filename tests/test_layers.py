@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "events", "suggest"},
     {"delivery"},
     {"bus"},
-    {"journal", "settings", "launch", "run_dir", "timeline"},
+    {"journal", "settings", "launch", "run_dir", "stopping", "timeline"},
     {"compute", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "probes"},
     {"subscribers"},
@@ -30,6 +30,7 @@ WITHOUT_TORCH = (
     "journal",
     "settings",
     "launch",
+    "stopping",
     "run_dir",
     "timeline",
 )

@@ -114,6 +114,12 @@ class Manifest(BaseModel):
         return sum(size for size, _ in self.files.values())
 
     @property
+    def default_name(self) -> str:
+        """The name of the checkpoint's directory, if nobody chooses another."""
+        is_between_epochs = self.epoch and not self.batch
+        return f"epoch_{self.epoch}" if is_between_epochs else f"iter_{self.iter}"
+
+    @property
     def place(self) -> str:
         """Where in the training it is, for people."""
         inside = f" and {self.batch} batches" if self.epoch and self.batch else ""

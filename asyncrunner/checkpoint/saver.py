@@ -40,8 +40,6 @@ class SaveRequest:
     """The name of the checkpointer that may delete it again."""
     metric: str = ""
     """Of a best one, the metric it is best in."""
-    metrics: Mapping[str, float] | None = None
-    """Its metrics, if not those of the last validation."""
     background: bool = False
     """Whether training goes on while it is written."""
     on_error: OnError = "raise"

@@ -29,6 +29,11 @@ def build_model(model: Model, device: torch.device) -> nn.Module:
     return built.to(device)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module that was compiled: its parameters have the names that everybody knows."""
+    return getattr(model, "_orig_mod", model)
+
+
 def build_optimizers(given: Optimizers | None, model: nn.Module) -> dict[str, Optimizer]:
     """Return the optimizers by name; one without a name is called `default`.
 

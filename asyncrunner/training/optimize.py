@@ -1,11 +1,14 @@
 """Gradient accumulation and clipping: what is between `backward` and `optimizer.step`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigurationError
+from .build import uncompiled
 from .schedule import positive_int
 
 
@@ -64,3 +67,16 @@ def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:
     """Return every parameter that the optimizer changes; frozen ones are left out."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients by the names of their parameters; they are the live ones."""
+    named = uncompiled(model).named_parameters()
+    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+
+
+def restore_gradients(model: nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
+    """Give the parameters copies of gradients that were gathered before."""
+    for name, parameter in uncompiled(model).named_parameters():
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device, copy=True)

@@ -25,7 +25,7 @@ from torch.utils.data import (
 
 from ..data import SeededDataset, SeededSampler
 from .batches import Loader, has_state, is_indexed, set_epoch
-from .randomness import DataRandomness
+from .randomness import DataRandomness, Randomness
 
 _KNOWN_SAMPLERS = (
     *(SeededSampler, SequentialSampler, RandomSampler, SubsetRandomSampler),
@@ -35,16 +35,39 @@ _KNOWN_SAMPLERS = (
 
 
 class DataPosition:
-    """Which pass over the loader is on, and what the generators were when it began."""
+    """Which pass over the loader is on, and what the generators were when it began.
+
+    The methods are called in this order: `load_state_dict` if a run is resumed, `put_back` before
+    training begins, and for each pass `begin`, `passed_over`, `pass_done`.
+    """
 
     def __init__(self) -> None:
         self.number = 0
         """The pass, from 0."""
+        self.loader: Any = None
+        """The loader that is trained on."""
         self._began_at = 0
         self._start: DataRandomness | None = None
-        self._loader: Any = None
         self._resumed: Mapping[str, Any] | None = None
-        self._go_on: DataRandomness | None = None
+        self._go_on: Randomness | None = None
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether what was resumed goes on in the middle of a pass that has not begun yet."""
+        return self._resumed is not None and self._resumed["batch"] > 0
+
+    def batch(self, iter: int) -> int:
+        """Return how many batches of the pass are done when so many iterations are completed."""
+        return iter - self._began_at
+
+    def put_back(self, *loaders: Loader) -> None:
+        """Have the generators be what they were, whatever was drawn since the process started.
+
+        Args:
+            loaders: Those whose generators were stored, in the same order.
+        """
+        if self._resumed is not None:
+            DataRandomness.from_state_dict(self._resumed["now"]).put_back(*loaders)
 
     def begin(self, loader: Loader, number: int, iter: int) -> int:
         """Begin a pass over the loader, or go on in the one that was resumed.
@@ -57,7 +80,7 @@ class DataPosition:
         Returns:
             How many batches of it are done.
         """
-        self._loader, self.number = loader, number
+        self.loader, self.number = loader, number
         resumed, self._resumed = self._resumed, None
         done = 0
         set_epoch(loader, number)
@@ -66,49 +89,65 @@ class DataPosition:
             if resumed["loader"] is not None and has_state(loader):
                 loader.load_state_dict(resumed["loader"])
             if done and resumed["start"] is not None:
+                self._go_on = Randomness.now()
                 DataRandomness.from_state_dict(resumed["start"]).put_back(loader)
         self._began_at = iter - done
         self._start = DataRandomness.now(loader)
         return done
 
     def passed_over(self) -> None:
-        """Have the generators be what they were at the checkpoint: the order is drawn again."""
+        """Have the generators be what they were before `begin`: the order is drawn again."""
         if self._go_on is not None:
-            self._go_on.own.put_back()
+            self._go_on.put_back()
             self._go_on = None
 
-    def training_begins(self, loader: Loader) -> None:
-        """Have the generators be what they were at the checkpoint, whatever was drawn before."""
-        if self._go_on is not None:
-            self._go_on.put_back(loader)
-            if self._resumed is None or not self._resumed["batch"]:
-                self._go_on = None
+    def pass_done(self, iter: int) -> None:
+        """End a pass; the next one has not drawn anything yet."""
+        self.passed_over()
+        self.number, self._began_at, self._start = self.number + 1, iter, None
 
-    def state_dict(self, iter: int) -> dict[str, Any]:
-        """Return what a run goes on from when so many iterations are completed."""
-        loader, batch = self._loader, iter - self._began_at
+    def state_dict(self, iter: int, now: DataRandomness) -> dict[str, Any]:
+        """Return what a run goes on from when so many iterations are completed.
+
+        Args:
+            iter: Iterations completed.
+            now: The states of the generators to go on from.
+        """
+        if self._resumed is not None:  # resumed itself, and no pass begun: it is still there
+            return {**self._resumed, "now": now.state_dict()}
+        loader = self.loader
         return {
             "pass": self.number,
-            "batch": batch,
+            "batch": self.batch(iter),
             "start": None if self._start is None else self._start.state_dict(),
-            "now": DataRandomness.now(loader).state_dict(),
+            "now": now.state_dict(),
             "loader": loader.state_dict() if has_state(loader) else None,
             "workers": getattr(loader, "num_workers", None),
+            "samples": _samples(loader),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, when the next pass begins."""
         self._resumed = state
         self.number = state["pass"]
-        self._go_on = DataRandomness.from_state_dict(state["now"])
 
-    def doubts(self, loader: Loader) -> list[str]:
+    def doubts(self) -> list[str]:
         """Return why the data that follows may be other than in a run that was never stopped."""
-        state = self._resumed
-        if state is None:
+        state, loader = self._resumed, self.loader
+        if state is None or loader is None:
             return []
         workers = getattr(loader, "num_workers", None)
-        return list(_doubts(loader, state["batch"], has_changed=workers != state["workers"]))
+        reasons = list(_doubts(loader, state["batch"], has_changed=workers != state["workers"]))
+        if (samples := _samples(loader)) != state["samples"]:
+            reasons.append(f"the data has {samples} samples now, and had {state['samples']}")
+        return reasons
+
+
+def _samples(loader: Any) -> int | None:
+    try:
+        return len(getattr(loader, "dataset", loader))
+    except TypeError:
+        return None
 
 
 def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -14,7 +15,7 @@ class Randomness(NamedTuple):
     python: tuple[Any, ...]
     numpy: Any
     torch: torch.Tensor
-    accelerator: list[torch.Tensor]
+    accelerator: "list[torch.Tensor]"
 
     @classmethod
     def now(cls) -> Self:
@@ -66,37 +67,47 @@ class Randomness(NamedTuple):
         )
 
 
-def generators_of(loader: object) -> list[torch.Generator]:
-    """Return the generators that a DataLoader and its samplers were given, each once."""
-    batch_sampler: Any = getattr(loader, "batch_sampler", None)
-    parts: tuple[Any, ...] = (
-        *(loader, getattr(loader, "sampler", None), batch_sampler),
-        getattr(batch_sampler, "sampler", None),
-    )
+@contextmanager
+def unchanged(wanted: bool) -> Generator[None]:
+    """Put the generators back after the block, if that is wanted."""
+    before = Randomness.now() if wanted else None
+    yield
+    if before is not None:
+        before.put_back()
+
+
+def generators_of(*loaders: object) -> list[torch.Generator]:
+    """Return the generators that DataLoaders and their samplers were given, each once."""
     found: dict[int, torch.Generator] = {}
-    for part in parts:
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
+    for loader in loaders:
+        batch_sampler: Any = getattr(loader, "batch_sampler", None)
+        parts: tuple[Any, ...] = (
+            *(loader, getattr(loader, "sampler", None), batch_sampler),
+            getattr(batch_sampler, "sampler", None),
+        )
+        for part in parts:
+            generator = getattr(part, "generator", None)
+            if isinstance(generator, torch.Generator):
+                found[id(generator)] = generator
     return list(found.values())
 
 
 class DataRandomness(NamedTuple):
-    """What a loader draws from when it begins an epoch."""
+    """What loaders draw from when they begin an epoch."""
 
     own: Randomness
     generators: list[torch.Tensor]
-    """The states of its own generators."""
+    """The states of their own generators."""
 
     @classmethod
-    def now(cls, loader: object) -> Self:
+    def now(cls, *loaders: object) -> Self:
         """Take the states."""
-        return cls(Randomness.now(), [g.get_state() for g in generators_of(loader)])
+        return cls(Randomness.now(), [g.get_state() for g in generators_of(*loaders)])
 
-    def put_back(self, loader: object) -> None:
+    def put_back(self, *loaders: object) -> None:
         """Have all of them go on from these states."""
         self.own.put_back()
-        for generator, state in zip(generators_of(loader), self.generators, strict=False):
+        for generator, state in zip(generators_of(*loaders), self.generators, strict=False):
             generator.set_state(state)
 
     def state_dict(self) -> dict[str, Any]:

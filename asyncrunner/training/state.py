@@ -1,7 +1,7 @@
 """What a loop works on, and what it shares with the runner."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,12 +12,18 @@ from torch.optim import Optimizer
 from asyncrunner_events import Event, MetricsReady, Stage, StopRequested
 
 from ..bus import Bus
+from ..checkpoint.saver import Saver
 from ..compute import Compute
 from ..device import HostCopies, Pace
 from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
+from .batches import Loader
+from .optimize import restore_gradients
+from .position import DataPosition
+from .randomness import DataRandomness
 from .safe_point import SafePoint
+from .stateful import Stateful, States
 
 if TYPE_CHECKING:
     from ..evaluation import ValLoop
@@ -52,7 +58,15 @@ class RunState:
     settings: Settings = field(default_factory=Settings)
     """What was chosen from outside the script."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    """The metrics of the run's last validation on each data set."""
+    """The metrics of the last validation on each data set."""
+    validated: dict[str, int] = field(default_factory=dict[str, int])
+    """By data set, how many epochs (iterations) were completed when it was last validated on."""
+    before_validation: DataRandomness | None = None
+    """The generators when the validation that is on began: it is done again after a stop."""
+    position: DataPosition = field(default_factory=DataPosition)
+    """Where training is in its data."""
+    states: States = field(default_factory=States)
+    """Other objects whose states go into checkpoints."""
     scaler: torch.amp.GradScaler = field(init=False)
     """Scales the loss under fp16; else it passes everything through."""
     compute_mode: ComputeMode = "auto"
@@ -69,11 +83,15 @@ class RunState:
     """What subscribers asked for that is done between two iterations, such as a checkpoint."""
     stop_reason: str | None = None
     """Why the run is to end after the current iteration, if it is."""
-    completed: tuple[int, int, int] = (0, 0, 0)
-    """Epochs, iterations, and batches of the epoch after those, that are done: what a checkpoint
-    stores. The counters of events are incremented a little later, after the mount point."""
+    saver: Saver = field(init=False)
+    """Writes checkpoints; made anew for every run."""
+    completed: tuple[int, int] = (0, 0)
+    """Epochs and iterations that are done: what a checkpoint stores. The counters of events are
+    incremented a little later, after the mount point."""
     accumulated: int = 0
     """Iterations whose gradients the optimizers have not stepped with yet."""
+    gathered: tuple[int, Mapping[str, torch.Tensor]] = (0, {})
+    """`accumulated` and those gradients, from a checkpoint, until training begins."""
     blocked_ns: int = 0
     """`bus.blocking_ns` when the times of the iteration before were taken."""
     cleanup_s: float = 30.0
@@ -88,6 +106,8 @@ class RunState:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.pace = Pace(self.device, self.bus, in_flight=self.in_flight)
         self.copies = HostCopies(self.device)
+        self._left_off: dict[str, Any] | None = None
+        self._validating: int | None = None
         self._full_precision = contextlib.nullcontext()
 
     @property
@@ -117,11 +137,14 @@ class RunState:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
-        self.metrics = {}
-        self.stop_reason = self.failure = None
+        self.saver = Saver(self.bus)
+        self.stop_reason = self.failure = self.before_validation = self._validating = None
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
-        self.epoch, self.iter, _ = self.completed
+        self.epoch, self.iter = self.completed
+        self.gathered = (0, {})
+        if self._left_off is not None:
+            self.position.load_state_dict(self._left_off)
         self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
 
     def close(self) -> None:
@@ -130,16 +153,59 @@ class RunState:
         self.copies.clear()
         self.pace.close()
         self.compute.close()
+        self.saver.close()
+        if self.completed[1]:
+            self._left_off = self.position.state_dict(self.completed[1], self.randomness())
 
-    def begin_training(self, *, max_epochs: int | None, max_iters: int | None) -> None:
-        """Say how long the training will be, and forget gradients that were left from before."""
+    def begin_training(
+        self, loader: Loader, *, max_epochs: int | None, max_iters: int | None
+    ) -> None:
+        """Say how long the training will be and on what; of gradients, only resumed ones stay."""
         self.bus.progress.update(max_epochs=max_epochs, max_iters=max_iters)
-        self.accumulated = 0
+        self.position.loader = loader
         if is_compiled(self.model):
             self.host_waits = None
         self.blocked_ns = self.bus.blocking_ns
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
+        self.accumulated, gradients = self.gathered
+        restore_gradients(self.model, gradients)
+
+    # Random numbers and validation
+
+    def loaders(self) -> list[Any]:
+        """Return the loaders of training and validation."""
+        return [self.position.loader, *(loop.open() for loop in self.val.values())]
+
+    def randomness(self) -> DataRandomness:
+        """Return the states of the generators that a checkpoint taken now is to go on from."""
+        return self.before_validation or DataRandomness.now(*self.loaders())
+
+    def put_generators_back(self) -> None:
+        """Have a resumed run draw what the one before would have drawn next."""
+        self.position.put_back(*self.loaders())
+
+    def begin_validation(self, completed: int) -> None:
+        """Have a checkpoint that is taken from here on go on before this validation.
+
+        Args:
+            completed: Epochs (iterations) after which it is.
+        """
+        self.before_validation = DataRandomness.now(*self.loaders())
+        self._validating = completed
+
+    def validation_done(self, dataset: str, metrics: Mapping[str, float]) -> None:
+        """Have a checkpoint that is taken from here on go on after this validation."""
+        self.metrics |= metrics
+        self.before_validation = None
+        if self._validating is not None:
+            self.validated[dataset] = self._validating
+            self._validating = None
+
+    def stateful(self) -> dict[str, Stateful]:
+        """Return the other objects whose states are in a checkpoint, by name."""
+        known = (self.model, *self.optimizers.values(), self.scaler)
+        return self.states.all(self.bus.subscriptions, known)
 
     def length(self, given: int, unit: Literal["epochs", "iters"]) -> int:
         """Return how many epochs or iterations to train for, by settings or else as given.

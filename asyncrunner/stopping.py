@@ -1,0 +1,244 @@
+"""How a run is ended from outside: by a signal, or because whoever awaits it is cancelled.
+
+Both only ask: the iteration that is on ends, a last checkpoint is committed, background subscribers
+get what is left of the grace time, and then the process leaves.
+
+| what comes | the run | exit code |
+|---|---|---|
+| SIGINT (Ctrl-C), SIGTERM | ends after its iteration | 130, 143 |
+| SIGUSR1, what SLURM's `--signal=USR1@90` sends | ends after its iteration | 0 |
+| a second SIGINT | does not wait for background subscribers, but for the checkpoint | 130 |
+| a third SIGINT | is killed | by SIGINT |
+| nothing ends within the grace time and 5 s | is killed; the stacks are in `logs/stuck.txt` | 128 + signal |
+| one of them, before a run has begun | has nothing to save: it leaves at once | 130, 143, 0 |
+
+Handlers are there only inside `stop_signals`, which `Runner.run` and the command line enter; who
+awaits `Runner.train` in a loop of their own keeps their handlers. They are plain Python handlers
+and no `loop.add_signal_handler`: that one writes into a pipe which forked DataLoader workers
+inherit, so one Ctrl-C would arrive once more for every worker. Here a forked worker ignores them,
+and the parent, which needs its data until the iteration is done, ends it.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+
+__all__ = ["Listener", "StopSignals", "listening", "stop_signals", "until_stopped"]
+
+T = TypeVar("T")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+GRACE_S = 30.0
+"""Seconds from the first request to the end of the process, if nothing else is said."""
+BEYOND_GRACE_S = 5.0
+"""So much later a process that still has not ended is killed."""
+SAME_REQUEST_S = 0.3
+"""Signals so close together are one: a launcher passes on what the terminal has sent as well."""
+
+logger = logging.getLogger("asyncrunner")
+
+
+class Listener(NamedTuple):
+    """A run that can be asked to end."""
+
+    stop: Callable[[str], None]
+    """Asks it to; is told the signal's name. Called inside a signal handler."""
+    hurry: Callable[[], None]
+    """Asks it not to wait for background subscribers. Called inside a signal handler."""
+    stacks: Path | None = None
+    """Where the stacks of a run that does not end are written."""
+    grace_s: float = GRACE_S
+    """Seconds it has."""
+
+
+class StopSignals:
+    """What has come, and who is told."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        """The first signal that came."""
+        self.deadline: float | None = None
+        """When, by `time.monotonic`, the grace time is over."""
+        self.listener: Listener | None = None
+        """The run that is on."""
+        self._pid = os.getpid()
+        self._last = float("-inf")
+        self._watchdog: threading.Timer | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def exit_code(self) -> int | None:
+        """The process's exit code, if a signal ends it."""
+        if self.received is None:
+            return None
+        return 0 if self.received == signal.SIGUSR1 else 128 + self.received
+
+    def leave(self) -> None:
+        """End the program if a signal asked for it, now that all is saved.
+
+        Raises:
+            KeyboardInterrupt: After SIGINT.
+            SystemExit: After another one.
+        """
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.received is not None:
+            raise SystemExit(self.exit_code)
+
+    def install(self) -> None:
+        """Handle the signals; elsewhere than in the main thread that is impossible, and logged."""
+        if threading.current_thread() is not threading.main_thread():
+            logger.warning("signals are not handled: this is not the main thread")
+            return
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Put the handlers of before back."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            faulthandler.cancel_dump_traceback_later()
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            return
+        now = time.monotonic()
+        is_same, self._last = now - self._last < SAME_REQUEST_S, now
+        if self.received is None:
+            self.received = signal.Signals(number)
+            self._first()
+        elif number == signal.SIGINT and not is_same:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one kills
+            if self.listener is not None:
+                self.listener.hurry()
+
+    def _first(self) -> None:
+        listener = self.listener
+        if listener is None:
+            self.leave()
+            return
+        assert self.received is not None
+        self.deadline = time.monotonic() + listener.grace_s
+        # A worker that the same signal has ended is no error any more: torch would raise it anywhere.
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        allowed_s = listener.grace_s + BEYOND_GRACE_S
+        self._watchdog = threading.Timer(allowed_s, self._kill, (listener,))
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        # In case something holds the interpreter's lock, so that no thread of Python can run.
+        faulthandler.dump_traceback_later(
+            allowed_s + BEYOND_GRACE_S, exit=True, file=sys.__stderr__
+        )
+        listener.stop(self.received.name)
+
+    def _kill(self, listener: Listener) -> None:
+        assert self.received is not None
+        with contextlib.suppress(OSError):
+            if listener.stacks is None:
+                faulthandler.dump_traceback(sys.__stderr__)
+            else:
+                with listener.stacks.open("w") as file:
+                    faulthandler.dump_traceback(file)
+        os.write(2, b"asyncrunner: the run did not end in its grace time and is killed\n")
+        os._exit(128 + self.received)
+
+
+_installed: StopSignals | None = None
+
+
+@contextlib.contextmanager
+def stop_signals() -> Generator[StopSignals]:
+    """Handle signals in this block; a block around this one that does so already goes on doing it."""
+    global _installed
+    if _installed is not None:
+        yield _installed
+        return
+    signals = _installed = StopSignals()
+    try:
+        signals.install()
+        yield signals
+    finally:
+        _installed = None
+        signals.restore()
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Generator[StopSignals | None]:
+    """Have signals ask this run to end, if they are handled; yield who handles them."""
+    signals = _installed
+    if signals is None:
+        yield None
+        return
+    before, signals.listener = signals.listener, listener
+    try:
+        yield signals
+    finally:
+        signals.listener = before
+
+
+async def until_stopped(
+    run: Coroutine[Any, Any, T], stop: Callable[[], bool], *, grace_s: float
+) -> T:
+    """Await a run; when that is cancelled, ask the run to stop and let it come to its end.
+
+    The run is a task of its own, so that a cancellation cannot tear an iteration apart.
+
+    Args:
+        run: The run.
+        stop: Asks it to end, and returns whether it has begun so that it can.
+        grace_s: Seconds that it has then.
+
+    Raises:
+        asyncio.CancelledError: Once the run has ended, or if it does not within the grace time, or
+            is cancelled once more: then it is itself cancelled, wherever it is.
+    """
+    task = asyncio.create_task(_kept_in(run), name="asyncrunner run")
+    try:
+        result, leaving = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await _ended(task, grace_s if stop() else 0.0)
+        raise
+    if leaving is not None:
+        raise leaving
+    return result
+
+
+async def _kept_in(run: Coroutine[Any, Any, T]) -> tuple[T, BaseException | None]:
+    # Out of a task these would tear down the event loop, which may be somebody else's.
+    try:
+        return await run, None
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        return None, leaving  # pyright: ignore[reportReturnType]  # it is raised and not returned
+
+
+async def _ended(task: "asyncio.Task[Any]", grace_s: float) -> None:
+    deadline = time.monotonic() + grace_s
+    # A scope of anyio cancels again and again; a second cancellation by asyncio is meant.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            left_s = deadline - time.monotonic()
+            try:
+                await asyncio.wait({task}, timeout=max(0.0, left_s))
+            except asyncio.CancelledError:
+                left_s = 0.0
+            if left_s <= 0 and not task.done():
+                task.cancel()
+                deadline = float("inf")
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the run failed while it was being stopped", exc_info=error)

@@ -1,0 +1,193 @@
+"""Saves checkpoints while training goes on: by epochs, iterations and time, at the end, and the best.
+
+What it does is MMEngine's CheckpointHook; what differs: a checkpoint that is to be deleted is deleted
+only after the new one is on the disk, a run that is stopped saves before it ends, best checkpoints
+can be resumed from, and several of them may be kept. After an error nothing is saved: what raised
+it may be in the weights.
+"""
+
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ..bus import Bus
+from ..checkpoint.manifest import Manifest
+from ..checkpoint.retention import Rule, clean_up
+from ..checkpoint.saver import OnError
+from ..delivery.every import Every
+from ..errors import ConfigurationError
+from .saving import Ask, Saving
+
+__all__ = ["Checkpointer", "checkpointing"]
+
+Best = str | Sequence[str] | Mapping[str, Rule]
+
+_PRIORITY = "VERY_LOW"  # after those that change what is saved
+_GREATER = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc")
+_LESS = ("loss",)
+
+
+class Checkpointer:
+    """Saves checkpoints, and deletes those that newer or better ones replace.
+
+    Args:
+        every: When: `20` or `"20it"` is every 20 iterations, `"2ep"` every second epoch, `"300s"`
+            every five minutes; or several of them.
+        begin: Not before so many epochs or iterations are completed; counted from there on.
+        last: Save at the end too, also when the run is stopped.
+        max_keep: How many regular ones stay, the newest; None for all.
+        best: The metric whose best value is saved, such as `"val/accuracy"`; several; a dict that
+            says for each whether `"greater"` or `"less"` is better; or `"auto"`, the first one.
+        keep_best: How many of the best stay, for each metric.
+        folder: Where; `checkpoints` in the run directory if not given, else a folder in this one that
+            has the run directory's name.
+        filename: The name of a regular one, as in `"{run}-{iter}"`; it may use `run`, `attempt`,
+            `epoch`, `iter` and `batch`. If not given it is `epoch_3`, or `iter_70` within an epoch.
+        on_error: What a failed save does: `"raise"` ends the run, `"log"` goes on without it.
+        name: Tells several apart; each deletes its own only.
+
+    Raises:
+        ConfigurationError: If an argument is not what it should be.
+    """
+
+    def __init__(
+        self,
+        every: int | str | Iterable[int | str] = ("1ep", "600s"),
+        *,
+        begin: int = 0,
+        last: bool = True,
+        max_keep: int | None = 3,
+        best: Best = (),
+        keep_best: int = 1,
+        folder: str | Path | None = None,
+        filename: str | None = None,
+        on_error: OnError = "raise",
+        name: str = "checkpointer",
+    ) -> None:
+        given = (every,) if isinstance(every, int | str) else tuple(every)
+        self.intervals = [_interval(one) for one in given]
+        self.begin = _at_least(0, begin=begin)
+        self.last = last
+        self.max_keep = None if max_keep is None else _at_least(1, max_keep=max_keep)
+        self.is_auto = best == "auto"
+        self.rules: dict[str, Rule] = {} if self.is_auto else _rules(best)
+        self.keep_best = _at_least(1, keep_best=keep_best)
+        self.filename = None if filename is None else _checked(filename)
+        self.on_error: OnError = on_error
+        self.name = name
+        self._folder = None if folder is None else Path(folder)
+
+    def folder(self, run_dir: Path | None) -> Path:
+        """Return where it saves.
+
+        Raises:
+            ConfigurationError: If there is neither a run directory nor a folder.
+        """
+        if self._folder is not None:
+            return self._folder if run_dir is None else self._folder / run_dir.resolve().name
+        if run_dir is None:
+            raise ConfigurationError(
+                "a Checkpointer needs a place: give the Runner a run_dir=, or it a folder="
+            )
+        return run_dir / "checkpoints"
+
+    @contextmanager
+    def attached(self, bus: Bus, ask: Ask, folder: Path) -> Generator[None]:
+        """Save what is due in this block; what a killed process left half done is finished first."""
+        clean_up(folder)
+        saving = Saving(self, ask, folder)
+        subscriptions = [
+            bus.subscribe(event_type, method, priority=_PRIORITY, every=every, name=self.name)
+            for event_type, method, every in saving.subscribers()
+        ]
+        try:
+            yield
+        finally:
+            saving.close()
+            for subscription in subscriptions:
+                subscription.cancel()
+
+    def file_name(self, about: Manifest) -> str:
+        """Return the name of a regular checkpoint."""
+        if self.filename is None:
+            return about.default_name
+        return self.filename.format_map(_fields(about))
+
+
+def _interval(given: int | str) -> Every:
+    every = Every.parse(given)
+    return Every(every.n, every.unit or "it")
+
+
+def _at_least(least: int, **given: object) -> int:
+    ((option, value),) = given.items()
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{option} must be an int from {least}, got {value!r}")
+    return value
+
+
+def _rules(best: Best) -> dict[str, Rule]:
+    if not isinstance(best, Mapping):
+        return {metric: rule_for(metric) for metric in ([best] if isinstance(best, str) else best)}
+    for metric, rule in best.items():
+        if rule not in ("greater", "less"):
+            raise ConfigurationError(
+                f"best: the rule of {metric!r} must be 'greater' or 'less', got {rule!r}"
+            )
+    return dict(best)
+
+
+def rule_for(metric: str) -> Rule:
+    """Return whether more or less of a metric is better, by its name.
+
+    Raises:
+        ConfigurationError: If the name does not tell.
+    """
+    name = metric.rpartition("/")[2].lower()
+    if any(part in name for part in _GREATER):
+        return "greater"
+    if any(part in name for part in _LESS):
+        return "less"
+    raise ConfigurationError(
+        f"whether more or less of {metric!r} is better is not known: "
+        f"say best={{{metric!r}: 'greater'}} or 'less'"
+    )
+
+
+def _fields(about: Manifest) -> dict[str, object]:
+    return {name: getattr(about, name) for name in ("run", "attempt", "epoch", "iter", "batch")}
+
+
+def _checked(template: str) -> str:
+    try:
+        name = template.format_map(_fields(Manifest(run="run")))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"filename may use {{run}}, {{attempt}}, {{epoch}}, {{iter}} and {{batch}}, "
+            f"got {template!r}: {error}"
+        ) from error
+    if not re.fullmatch(r"[A-Za-z0-9][\w.=+-]*", name, re.ASCII):
+        raise ConfigurationError(
+            f"filename must give letters, digits, '.', '_', '=', '+' and '-', got {template!r}"
+        )
+    return template
+
+
+@contextmanager
+def checkpointing(
+    checkpointers: Sequence[Checkpointer], bus: Bus, ask: Ask, run_dir: Path | None
+) -> Generator[None]:
+    """Have them save in this block.
+
+    Raises:
+        ConfigurationError: If two have one name, or one has no place.
+    """
+    names = [checkpointer.name for checkpointer in checkpointers]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"checkpointers need names of their own, got {names}")
+    with ExitStack() as attached:
+        for checkpointer in checkpointers:
+            folder = checkpointer.folder(run_dir)
+            attached.enter_context(checkpointer.attached(bus, ask, folder))
+        yield
