@@ -7,8 +7,6 @@ checkpoints/  logs/
 lock                held as long as the process lives
 """
 
-import fcntl
-import json
 import os
 import platform
 import re
@@ -26,6 +24,7 @@ from pydantic_core import from_json, to_json
 from ..errors import RunDirError
 from .environment import describe_environment
 from .files import write_atomically
+from .lock import LOCK, acquire
 from .redact import Redactor
 
 __all__ = ["Attempt", "RunDir", "RunRecord"]
@@ -95,7 +94,7 @@ class RunDir:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path / "lock")
+            lock = acquire(path / LOCK)
             try:
                 return cls(path, _begin_attempt(path, name, config or {}, seed), lock)
             except BaseException:
@@ -157,26 +156,6 @@ def _release_in_child() -> None:
 os.register_at_fork(after_in_child=_release_in_child)
 
 
-def _lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder = {"pid": os.getpid(), "host": platform.node(), "started": _now().isoformat()}
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps(holder).encode() + b"\n", 0)
-    except BlockingIOError:
-        holder = _holder(os.pread(lock, 4096, 0))
-        os.close(lock)
-        raise RunDirError(
-            f"{path.parent} is in use by {holder}: wait until it ends, stop it, "
-            "or choose another run directory"
-        ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
 def _begin_attempt(path: Path, name: str, config: Mapping[str, Any], seed: int | None) -> RunRecord:
     record = _read_record(path / "run.json") or RunRecord(run=_new_id(name))
     redactor = Redactor(os.environ)
@@ -186,14 +165,6 @@ def _begin_attempt(path: Path, name: str, config: Mapping[str, Any], seed: int |
     for folder in ("checkpoints", "logs"):
         (path / folder).mkdir(exist_ok=True)
     return record
-
-
-def _holder(content: bytes) -> str:
-    try:
-        holder = json.loads(content)
-        return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-    except (ValueError, KeyError, TypeError):  # it is just being written
-        return "another process"
 
 
 def _unusable(path: Path, error: OSError) -> RunDirError:
