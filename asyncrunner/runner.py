@@ -247,7 +247,7 @@ class Runner:
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
             await self.train_loop.run(state)
-            return state.metrics
+            return dict(state.metrics)
 
     async def val(self, *, load: str | Path | None = None) -> Metrics:
         """Validate on every validation set, and return the metrics."""
@@ -259,7 +259,7 @@ class Runner:
             for name, loop in self.val_loops.items():
                 if not state.stopping:
                     await loop.run(state, name)
-            return state.metrics
+            return dict(state.metrics)
 
     async def test(self, *, load: str | Path | None = None) -> Metrics:
         """Run the test set, and return the metrics."""
@@ -291,9 +291,9 @@ class Runner:
                     points_fired(self.bus, settings.dry_run) as self._fired,
                     listening(self._listener(settings)) as signals,
                 ):
-                    async with self.bus, self._written(signals):
-                        async with bracket(state, None, BeforeRun, AfterRun, runner=self):
-                            yield state
+                    points = bracket(state, None, BeforeRun, AfterRun, runner=self)
+                    async with self.bus, self._written(signals), points:
+                        yield state
         finally:
             self._task = None
 
@@ -342,7 +342,7 @@ class Runner:
             check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
             state.optimizers = optimizers
         state.val, state.states = self.val_loops, self._states
-        state.begin(settings)
+        state.begin(settings, training=training)
         return state
 
     def _outputs(self, settings: Settings, seed: int | None) -> AbstractContextManager[None]:
@@ -437,7 +437,7 @@ class Runner:
         test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
         if test is not None:
             state.metrics |= await test.run(state, "test")
-        return state.metrics
+        return dict(state.metrics)
 
 
 def _is_inside_event_loop() -> bool:

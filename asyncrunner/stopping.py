@@ -25,7 +25,6 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
@@ -141,16 +140,14 @@ class StopSignals:
         self._watchdog.daemon = True
         self._watchdog.start()
         # In case something holds the interpreter's lock, so that no thread of Python can run.
-        faulthandler.dump_traceback_later(
-            allowed_s + BEYOND_GRACE_S, exit=True, file=sys.__stderr__
-        )
+        faulthandler.dump_traceback_later(allowed_s + BEYOND_GRACE_S, exit=True, file=2)
         listener.stop(self.received.name)
 
     def _kill(self, listener: Listener) -> None:
         assert self.received is not None
         with contextlib.suppress(OSError):
             if listener.stacks is None:
-                faulthandler.dump_traceback(sys.__stderr__)
+                faulthandler.dump_traceback(2)
             else:
                 with listener.stacks.open("w") as file:
                     faulthandler.dump_traceback(file)

@@ -20,7 +20,7 @@ from toys import Batch, epochs, equal, fit, iters, points, seen, val_step, weigh
 from asyncrunner import ValLoop
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import BeforeTrainIter
-from asyncrunner.training.batches import batches, endless, number_of_batches, open_loader, set_epoch
+from asyncrunner.training.batches import batches, number_of_batches, open_loader, set_epoch
 
 
 def total(model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
@@ -195,11 +195,14 @@ async def test_what_was_opened_for_an_epoch_is_closed_with_it():
 
 
 @pytest.mark.parametrize("loader", [[0, 1, 2], open_loader(lambda: iter([0, 1, 2]), "train")])
-@pytest.mark.parametrize("start", range(8))
-async def test_an_endless_stream_can_begin_anywhere(loader: Any, start: int):
-    stream = endless(loader, "train", start=start)
-    assert [await anext(stream) for _ in range(4)] == [n % 3 for n in range(start, start + 4)]
-    await stream.aclose()
+@pytest.mark.parametrize("start", range(5))
+async def test_an_epoch_can_begin_anywhere_and_says_when_it_has_passed_over(
+    loader: Any, start: int
+):
+    passed: list[int] = []
+    rest = batches(loader, "train", start=start, passed_over=lambda: passed.append(start))
+    assert [pair async for pair in rest] == [(n, n) for n in range(start, 3)]
+    assert passed == ([start] if start else [])
 
 
 def test_the_number_of_batches_is_known_if_the_loader_has_a_length():

@@ -83,7 +83,7 @@ async def test_auto_looks_anew_in_every_run():
     runner = fit(iters(8, step=noting(threads, slow_s=2 * LONG_STEP_S)))
     await runner.train()
     threads.clear()
-    runner.state.completed = (0, 0, 0)
+    runner.state.completed = (0, 0)
     await runner.train()
     assert threads[0] == MAIN
     assert threads[-1] == BESIDE

@@ -25,6 +25,7 @@ from asyncrunner.events import (
     MountPoint,
     RunFailed,
     RunInterrupted,
+    StopRequested,
 )
 
 ENDING = (AfterVal, AfterTrain, AfterRun, RunFailed, RunInterrupted)
@@ -223,16 +224,38 @@ async def test_leaving_by_sys_exit_is_an_interruption():
 # Cancellation
 
 
-async def test_cancelling_the_task_ends_the_run_with_its_clean_up_points():
+async def test_cancelling_the_task_asks_the_run_to_stop_and_waits_for_its_end():
     runner = fit(epochs(10**6))
-    events = seen(runner, *ENDING)
+    events = seen(runner, StopRequested, *ENDING)
     task = asyncio.create_task(runner.train())
     await runner.bus.wait_for(AfterTrainIter)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert kinds(events) == ["run_interrupted", "after_train", "after_run"]
-    assert next(e.reason for e in events if isinstance(e, RunInterrupted)) == "CancelledError"
+    assert kinds(events) == ["stop_requested", "after_train", "after_run"]
+    assert next(e.reason for e in events if isinstance(e, StopRequested)) == "cancelled"
+    assert runner.state.completed[1] == runner.state.iter
+
+
+async def test_a_cancellation_never_tears_an_iteration_apart():
+    stepping, go_on = asyncio.Event(), asyncio.Event()
+
+    async def step(model: nn.Module, batch: Batch) -> Tensor:
+        stepping.set()
+        await go_on.wait()
+        return train_step(model, batch)
+
+    runner = fit(epochs(2, step=step))
+    events = seen(runner, AfterTrainIter)
+    task = asyncio.create_task(runner.train())
+    await stepping.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(events) == 1
+    assert runner.state.completed == (0, 1)
 
 
 async def test_a_timeout_around_training_ends_it_though_nothing_in_it_ever_waits():
@@ -243,10 +266,13 @@ async def test_a_timeout_around_training_ends_it_though_nothing_in_it_ever_waits
     with pytest.raises(TimeoutError):
         async with limit:
             await runner.train()
-    assert kinds(events) == ["run_interrupted", "after_train", "after_run"]
+    assert kinds(events) == ["after_train", "after_run"]
 
 
-async def test_a_cancellation_reaches_a_blocking_subscriber_that_waits():
+async def test_a_cancellation_reaches_a_blocking_subscriber_that_still_waits_after_the_grace_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("ASYNCRUNNER_GRACE", "0.05")
     runner = fit(epochs(1))
     waiting = asyncio.Event()
 
@@ -289,7 +315,7 @@ async def test_a_cancellation_while_another_task_is_publishing_does_not_lose_the
     go_on.set()
     for _ in range(20):
         await asyncio.sleep(0)
-    assert runner.state.completed == (1, 2, 0)
+    assert runner.state.completed == (1, 2)
     task.cancel()  # it waits until `Mine` is delivered, to publish `AfterTrain`
     await asyncio.sleep(0)
     release.set()
@@ -337,7 +363,11 @@ async def test_a_second_cancellation_cuts_the_clean_up_short():
     assert kinds(events) == ["after_run"]
 
 
-async def test_a_stuck_validation_can_be_cancelled():
+async def test_a_stuck_validation_is_cancelled_after_the_grace_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("ASYNCRUNNER_GRACE", "0.05")
+
     async def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         limit.reschedule(0)
         await asyncio.Event().wait()

@@ -139,7 +139,7 @@ async def test_a_failed_run_leaves_its_trace_and_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = await trace_of(fit(epochs(1)), tmp_path, monkeypatch)
-    runner = fit(epochs(1))
+    runner = fit(epochs(1), resume="never")
 
     def fail(event: AfterTrainIter) -> None:
         raise ValueError("no")

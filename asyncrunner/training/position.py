@@ -80,6 +80,7 @@ class DataPosition:
         Returns:
             How many batches of it are done.
         """
+        known: Any = loader
         self.loader, self.number = loader, number
         resumed, self._resumed = self._resumed, None
         done = 0
@@ -87,7 +88,7 @@ class DataPosition:
         if resumed is not None:
             done = resumed["batch"]
             if resumed["loader"] is not None and has_state(loader):
-                loader.load_state_dict(resumed["loader"])
+                known.load_state_dict(resumed["loader"])
             if done and resumed["start"] is not None:
                 self._go_on = Randomness.now()
                 DataRandomness.from_state_dict(resumed["start"]).put_back(loader)

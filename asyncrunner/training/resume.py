@@ -85,7 +85,7 @@ def _restored(state: RunState, checkpoint: Mapping[str, Any]) -> Iterator[str]:
 
 def _setup(state: RunState) -> dict[str, Any]:
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "the device": state.device.type,
         "the number of threads": torch.get_num_threads(),
         "the precision": state.precision,

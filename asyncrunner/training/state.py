@@ -1,7 +1,7 @@
 """What a loop works on, and what it shares with the runner."""
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -133,9 +133,11 @@ class RunState:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: Settings, *, training: bool) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
+        if not training:
+            self.metrics = {}
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.saver = Saver(self.bus)
         self.stop_reason = self.failure = self.before_validation = self._validating = None
@@ -154,6 +156,8 @@ class RunState:
         self.pace.close()
         self.compute.close()
         self.saver.close()
+        if self.settings.dry_run:
+            self.completed, self.position = (0, 0), DataPosition()
         if self.completed[1]:
             self._left_off = self.position.state_dict(self.completed[1], self.randomness())
 

@@ -16,7 +16,7 @@ class Stateful(Protocol):
     """What can say what it is in, and be put there again: torch.distributed.checkpoint's protocol."""
 
     def state_dict(self) -> Any:
-        """Return the state, in what loads with `weights_only=True`: tensors, numbers, text …"""
+        """Return the state, in what loads with `weights_only=True`, such as tensors and numbers."""
         ...
 
     def load_state_dict(self, state_dict: Any, /) -> object:

@@ -23,7 +23,7 @@ Revision = Mapping[str, str]
 async def load_weights(
     state: RunState, path: Path, *, strict: bool = True, revise: Revision | None = None
 ) -> None:
-    """Take the weights from a checkpoint of ours, or a `.safetensors`, `.pt` or `.pth` file.
+    r"""Take the weights from a checkpoint of ours, or a `.safetensors`, `.pt` or `.pth` file.
 
     Args:
         state: The run.
