@@ -15,7 +15,6 @@ Calls are numbered from 1, over all threads: what changes something, or makes it
 opens a file. They are counted where Python makes them, so a file that C++ writes is not seen.
 """
 
-import asyncio
 import builtins
 import contextlib
 import errno
@@ -25,10 +24,9 @@ import os
 import re
 import shutil  # before anything is wrapped: it asks what the functions can do
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -41,9 +39,9 @@ ACTIONS = ("kill", "term", "raise", "enospc", "eio", "hang")
 
 _REAL_WRITE = os.write
 _PATHS = {
-    **{name: 1 for name in ("open", "mkdir", "unlink", "remove", "rmdir", "fsync", "ftruncate")},
-    **{name: 1 for name in ("write", "pwrite")},
-    **{name: 2 for name in ("replace", "rename", "symlink")},
+    **dict.fromkeys(("open", "mkdir", "unlink", "remove", "rmdir"), 1),
+    **dict.fromkeys(("write", "pwrite", "fsync", "ftruncate"), 1),
+    **dict.fromkeys(("replace", "rename", "symlink"), 2),
 }
 """How many of the first arguments of functions of `os` are paths or descriptors."""
 
@@ -76,8 +74,14 @@ class Fault:
         at, plus = int(match[2] or 0), bool(match[3])
         return cls(match[4] or "count", at, plus, match[1] or "", os.path.realpath(folder))
 
-    def happens(self, call: str) -> bool:
-        """Count a call, and say whether it is the one."""
+    def strike(self, call: str, *, half: Callable[[], object] | None = None) -> None:
+        """Count a call, and let the fault happen if this is the one; `half` does half of it."""
+        if self._is_now(call):
+            if half is not None and self.action != "term":
+                half()
+            self._happen(call)
+
+    def _is_now(self, call: str) -> bool:
         with _LOCK:
             self.calls.append(call.replace(f".{os.getpid()}.", ".PID."))
             number = len(self.calls)
@@ -86,8 +90,7 @@ class Fault:
         is_now = number >= self.at if self.from_then_on else number == self.at
         return self.action != "count" and is_now
 
-    def strike(self, what: str) -> None:
-        """Do it; only `term` returns."""
+    def _happen(self, what: str) -> None:
         if self.action in ("kill", "term"):
             os.kill(os.getpid(), signal.SIGKILL if self.action == "kill" else signal.SIGTERM)
         elif self.action == "hang":
@@ -125,14 +128,14 @@ def install(fault: Fault | None = None) -> None:
 
 
 @contextlib.contextmanager
-def recorded(folder: Path) -> Iterator[list[str]]:
-    """Give the list that file-system calls under the folder are added to, in this process."""
-    fault = Fault(folder=os.path.realpath(folder))
+def injected(folder: Path, text: str = "fs:count") -> Generator[Fault]:
+    """Wrap this process's calls for a while; what was called under the folder is in `calls`."""
+    fault = Fault.parse(text, folder)
     real = {name: getattr(os, name) for name in _PATHS}
     real_open = io.open
     try:
         install(fault)
-        yield fault.calls
+        yield fault
     finally:
         for name, function in real.items():
             setattr(os, name, function)
@@ -146,8 +149,7 @@ def attach(runner: Any, fault: Fault | None = None) -> None:
         return
 
     def strike(event: asyncrunner_events.Event) -> None:
-        if fault.happens(event.kind):
-            fault.strike(f"{fault.event} {len(fault.calls)}")
+        fault.strike(event.kind)
 
     kind = getattr(asyncrunner_events, fault.event)
     runner.subscribe(kind, strike, name="fault")
@@ -163,12 +165,15 @@ def _wrapped(fault: Fault) -> dict[str, Callable[..., Any]]:
 def _wrapping(fault: Fault, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(real)
     def call(*args: Any, **options: Any) -> Any:
-        paths = [_relative(one, options, fault.folder) for one in args[: _PATHS[name]]]
-        if any(path is not None for path in paths):
-            what = f"{name} {' '.join(path or '?' for path in paths)}"
-            if fault.happens(what):
-                if name in ("write", "pwrite"):
-                    real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+        given = args[: _PATHS[name]]
+        paths = [_relative(one, options, fault.folder) for one in given]
+        if any(paths):
+            what = " ".join([name, *(p or str(one) for p, one in zip(paths, given, strict=True))])
+            if name in ("write", "pwrite"):
+                fault.strike(
+                    what, half=lambda: real(args[0], args[1][: len(args[1]) // 2], *args[2:])
+                )
+            else:
                 fault.strike(what)
         return real(*args, **options)
 
@@ -189,7 +194,7 @@ def _relative(target: Any, options: dict[str, Any], folder: str) -> str | None:
     head, tail = os.path.split(os.path.abspath(path))
     path = os.path.join(os.path.realpath(head), tail)
     if path != folder and not path.startswith(folder.rstrip("/") + "/"):
-        return path if os.sep not in os.fsdecode(target if not isinstance(target, int) else "/") else None
+        return None
     return os.path.relpath(path, folder)
 
 
@@ -199,16 +204,11 @@ def _opening(fault: Fault, real: Callable[..., Any]) -> Callable[..., Any]:
         path = None if isinstance(file, int) else _relative(file, {}, fault.folder)
         if path is None:
             return real(file, mode, *args, **options)
-        _strike_if(fault, f"open {path} {mode}")
+        fault.strike(f"open {path} {mode}")
         opened = real(file, mode, *args, **options)
         return opened if set(mode).isdisjoint("wax+") else _File(opened, path, fault)
 
     return call
-
-
-def _strike_if(fault: Fault, what: str) -> None:
-    if fault.happens(what):
-        fault.strike(what)
 
 
 class _File:
@@ -227,21 +227,20 @@ class _File:
         self.close()
 
     def write(self, data: Any) -> int:
-        what = f"write {self._path}"
-        if self._fault.happens(what):
-            self._file.write(data[: len(data) // 2])
-            self._file.flush()
-            self._fault.strike(what)
-            data = data[len(data) // 2 :]
+        self._fault.strike(f"write {self._path}", half=lambda: self._write_half(data))
         return self._file.write(data)
 
+    def _write_half(self, data: Any) -> None:
+        self._file.write(data[: len(data) // 2])
+        self._file.flush()
+
     def flush(self) -> None:
-        _strike_if(self._fault, f"flush {self._path}")
+        self._fault.strike(f"flush {self._path}")
         self._file.flush()
 
     def close(self) -> None:
         try:
             if not self._file.closed:
-                _strike_if(self._fault, f"close {self._path}")
+                self._fault.strike(f"close {self._path}")
         finally:
             self._file.close()

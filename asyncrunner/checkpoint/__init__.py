@@ -7,10 +7,22 @@ staging     a copy in host memory, while training goes on
 saver       writing in the background: one in flight, one waiting
 """
 
-from .files import STATE as STATE
-from .files import read_checkpoint as read_checkpoint
-from .files import write_checkpoint as write_checkpoint
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .manifest import MANIFEST as MANIFEST
 from .manifest import Manifest as Manifest
 
+if TYPE_CHECKING:
+    from .files import STATE as STATE
+    from .files import read_checkpoint as read_checkpoint
+    from .files import write_checkpoint as write_checkpoint
+
 __all__ = ["MANIFEST", "STATE", "Manifest", "read_checkpoint", "write_checkpoint"]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when they are first used: listing checkpoints needs no torch.
+    if name in ("STATE", "read_checkpoint", "write_checkpoint"):
+        return getattr(import_module(f"{__name__}.files"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -135,7 +135,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _put_in_place(building: Path, path: Path) -> None:
-    sync_directory(building)
+    # The names in `building` are on the disk since its manifest is.
     try:
         put_aside(path)
         building.rename(path)

@@ -151,7 +151,7 @@ def verify(path: Path) -> Manifest:
             found = _fingerprint(path / name)
         except OSError as error:
             raise CheckpointError(f"checkpoint {path} is incomplete: {error}") from error
-        if found != expected:
+        if found != expected or name != Path(name).name:
             raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
     return manifest
 
