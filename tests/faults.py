@@ -85,8 +85,8 @@ class Fault:
         with _LOCK:
             self.calls.append(call.replace(f".{os.getpid()}.", ".PID."))
             number = len(self.calls)
-            if self.echo is not None:
-                self.echo(f"{number:4} {self.calls[-1]}")
+        if self.echo is not None:
+            self.echo(f"{number:4} {self.calls[number - 1]}")
         is_now = number >= self.at if self.from_then_on else number == self.at
         return self.action != "count" and is_now
 

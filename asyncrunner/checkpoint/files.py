@@ -140,7 +140,7 @@ def _put_in_place(building: Path, path: Path) -> None:
         put_aside(path)
         building.rename(path)
         sync_directory(path.parent)
-    except OSError:
+    except BaseException:
         put_back(building, path)
         raise
     remove(path.with_name(replaced_name(path.name)))
