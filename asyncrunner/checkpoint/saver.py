@@ -51,7 +51,7 @@ class SaveRequest:
     on_error: OnError = "raise"
     """What a failure in the background does; it is published in every case."""
     then: Callable[[], None] | None = None
-    """Called on the writing thread once it is durable and published, to delete what it replaces."""
+    """Called on the writing thread once it is durable and reported, to delete what it replaces."""
 
 
 class _Write(NamedTuple):
@@ -118,9 +118,8 @@ class Saver:
 
     async def finish(self) -> None:
         """Wait until nothing is left to write in the background."""
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
-            self._writing = None if self._writing.done() else self._writing
+        while (writing := self._writing) is not None and not writing.done():
+            await asyncio.shield(writing)
 
     def close(self) -> None:
         """End the thread."""
