@@ -23,9 +23,9 @@ from asyncrunner_events import CheckpointSaved
 
 from .. import __version__
 from ..errors import CheckpointError
-from ..run_dir.files import sync_directory, write_atomically
+from ..run_dir.files import make_directory, sync_directory, write_atomically
 from .manifest import MANIFEST, Manifest, verify
-from .retention import building_name, put_aside, remove, replaced_name
+from .retention import building_name, put_aside, put_back, remove, replaced_name
 
 STATE = "state.pt"
 
@@ -53,7 +53,8 @@ def write_checkpoint(
 ) -> CheckpointSaved:
     """Write a checkpoint, and return the report once it is durable.
 
-    One that exists at `path` is replaced only when the new one is complete.
+    One that exists at `path` is replaced only when the new one is complete; what is no checkpoint is
+    never replaced.
 
     Args:
         path: Its directory.
@@ -68,7 +69,8 @@ def write_checkpoint(
     building = path.with_name(building_name(path.name))
     try:
         remove(building)
-        building.mkdir(parents=True)
+        make_directory(path.parent)
+        building.mkdir()
         fingerprint = _write_state(building / STATE, content)
         _check_loadable(building / STATE)
         versions = {"torch": torch.__version__, "asyncrunner": __version__}
@@ -133,8 +135,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _put_in_place(building: Path, path: Path) -> None:
-    sync_directory(building)
-    put_aside(path)
-    building.rename(path)
-    sync_directory(path.parent)
+    # The names in `building` are on the disk since its manifest is.
+    try:
+        put_aside(path)
+        building.rename(path)
+        sync_directory(path.parent)
+    except BaseException:
+        put_back(building, path)
+        raise
     remove(path.with_name(replaced_name(path.name)))

@@ -1,7 +1,10 @@
 """What a checkpoint says about itself: `manifest.json`, and whether its files are what it says.
 
 The manifest names every file with its size and CRC-32, and ends with a CRC-32 of itself, so a flipped
-bit anywhere in the directory is found, and so is a file too many. All of this works without torch.
+bit anywhere in the directory is found, and so is a file too many; only hidden ones, which network
+file systems put there, are passed over. The checksum is one of the bytes as they were written, and
+stays at the end in every format, so a later version can add fields, and damage is never taken for a
+newer format. All of this works without torch.
 """
 
 import stat
@@ -19,6 +22,9 @@ from ..errors import CheckpointError
 FORMAT = 1
 """Raised when a reader of the old form could not read the new one."""
 MANIFEST = "manifest.json"
+
+_SEAL = b',"checksum":"%08x"}\n'
+"""How every manifest ends: with the CRC-32 of what comes before."""
 
 Purpose = Literal["regular", "best", "manual"]
 """Why it was saved: by interval or at the end; for its metric; or because somebody asked."""
@@ -64,6 +70,7 @@ class Manifest(BaseModel):
             CheckpointError: If there is none, or it is not as it was written.
         """
         try:
+            _check_regular(path / MANIFEST)
             content = (path / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             what = "does not exist"
@@ -71,11 +78,18 @@ class Manifest(BaseModel):
                 what = "is not a checkpoint: it is not a directory with a manifest.json"
             raise CheckpointError(f"{path} {what}") from None
         except OSError as error:
-            raise CheckpointError(f"{path} has an unreadable manifest: {error}") from error
+            raise CheckpointError(
+                f"checkpoint {path} has an unreadable manifest: {error}"
+            ) from error
         return cls._parsed(content, path)
 
     @classmethod
     def _parsed(cls, content: bytes, path: Path) -> Self:
+        body = content[: -len(_SEAL % 0)]
+        if content != body + _SEAL % zlib.crc32(body):
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
+            )
         try:
             written = from_json(content)["format"]
         except (ValueError, TypeError, KeyError):
@@ -86,22 +100,17 @@ class Manifest(BaseModel):
                 f"this one reads up to {FORMAT}"
             )
         try:
-            manifest = cls.model_validate_json(content)
+            return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise CheckpointError(
                 f"checkpoint {path} has an unreadable manifest: {first['msg']}"
             ) from None
-        if manifest.to_bytes() != content:
-            raise CheckpointError(
-                f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
-            )
-        return manifest
 
     def to_bytes(self) -> bytes:
         """Return the file's content, with a checksum of what comes before it."""
         body = self.model_dump_json().encode()[:-1]
-        return body + b',"checksum":"%08x"}\n' % zlib.crc32(body)
+        return body + _SEAL % zlib.crc32(body)
 
     @property
     def order(self) -> tuple[int, int, int, datetime]:
@@ -134,11 +143,11 @@ def verify(path: Path) -> Manifest:
         CheckpointError: With what is damaged, missing or too much.
     """
     manifest = Manifest.read(path)
-    extra = sorted(
-        file.name
-        for file in path.iterdir()
-        if file.name not in manifest.files and file.name != MANIFEST and file.name[0] != "."
-    )
+    own = {MANIFEST, *manifest.files}
+    try:
+        extra = sorted({file.name for file in path.iterdir() if file.name[0] != "."} - own)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
     if extra:
         raise CheckpointError(
             f"checkpoint {path} has files that are not its own: {', '.join(extra)}"
@@ -148,14 +157,18 @@ def verify(path: Path) -> Manifest:
             found = _fingerprint(path / name)
         except OSError as error:
             raise CheckpointError(f"checkpoint {path} is incomplete: {error}") from error
-        if found != expected:
+        if found != expected or name != Path(name).name:
             raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
     return manifest
 
 
-def _fingerprint(path: Path) -> tuple[int, int]:
-    if not stat.S_ISREG(path.lstat().st_mode):
+def _check_regular(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would be waited for, a link leads elsewhere
         raise OSError(f"{path.name} is not a regular file")
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    _check_regular(path)
     size = crc = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):

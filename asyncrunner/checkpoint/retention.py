@@ -8,6 +8,7 @@ Next to `epoch_3` there may be, all of them hidden and cleared away when the nex
 """
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..run_dir.files import sync_directory
-from .manifest import Found
+from .manifest import MANIFEST, Found
 
 LATEST = "latest"
 """The name of the link to the newest regular checkpoint."""
@@ -46,7 +47,7 @@ def superfluous(
 ) -> list[Found]:
     """Return which of a checkpointer's own to delete, oldest or worst first.
 
-    The newest regular one, and the best one of each metric, are never among them.
+    The newest regular one, and the best one of each metric, are never among them; NaN is never best.
 
     Args:
         found: All that there are.
@@ -65,9 +66,15 @@ def superfluous(
 
 
 def ranked(found: Sequence[Found], metric: str, rule: Rule) -> list[Found]:
-    """Return them best first; of equals the older one comes first."""
+    """Return them best first; of equals the older one comes first, and what has no number last."""
     sign = -1 if rule == "greater" else 1
-    return sorted(found, key=lambda f: sign * f.manifest.metrics[metric])
+
+    def rank(one: Found) -> tuple[bool, float, tuple[object, ...]]:
+        value = one.manifest.metrics.get(metric, math.nan)
+        is_nan = math.isnan(value)
+        return is_nan, 0.0 if is_nan else sign * value, one.manifest.order
+
+    return sorted(found, key=rank)
 
 
 def point_latest(folder: Path, name: str) -> None:
@@ -77,9 +84,13 @@ def point_latest(folder: Path, name: str) -> None:
         OSError: If the link cannot be made; the old one stays.
     """
     link = folder / f".{LATEST}.{os.getpid()}.tmp"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    os.replace(link, folder / LATEST)
+    remove(link)
+    try:
+        link.symlink_to(name)
+        os.replace(link, folder / LATEST)
+    except OSError:
+        remove(link)
+        raise
     sync_directory(folder)
 
 
@@ -99,18 +110,37 @@ def put_aside(path: Path) -> None:
     """Make room for a checkpoint of the same name; `clean_up` would bring the old one back.
 
     Raises:
-        OSError: If it cannot be renamed.
+        OSError: If it cannot be renamed, or is not a checkpoint: that would be deleted later.
     """
-    if path.exists():
+    if path.is_symlink() or path.exists():
+        if path.is_symlink() or not _may_be_checkpoint(path):
+            raise FileExistsError(f"what is there is not a checkpoint: {path}")
         replaced = path.with_name(replaced_name(path.name))
         remove(replaced)
         path.rename(replaced)
 
 
+def put_back(building: Path, path: Path) -> None:
+    """Undo as much as can be undone of putting a new one in the place of an old one."""
+    replaced = path.with_name(replaced_name(path.name))
+    with contextlib.suppress(OSError):
+        if not building.exists():
+            path.rename(building)
+    with contextlib.suppress(OSError):
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+
+
+def _may_be_checkpoint(path: Path) -> bool:
+    # A damaged one may have lost its manifest, and is replaced too.
+    return path.is_dir() and (
+        (path / MANIFEST).exists() or all(file.suffix == ".pt" for file in path.iterdir())
+    )
+
+
 def remove(path: Path) -> None:
     """Remove a file or directory, if it is there and can be removed."""
-    with contextlib.suppress(NotADirectoryError):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
@@ -124,5 +154,6 @@ def clean_up(folder: Path) -> None:
             at = folder / match["name"]
             if path.name.endswith(".old") and not at.exists():
                 path.rename(at)
+                sync_directory(folder)
             else:
                 remove(path)

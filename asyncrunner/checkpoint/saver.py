@@ -4,12 +4,16 @@ A save copies the state, which is all that training waits for, and returns. One 
 is still writing when the next one comes, that one waits in buffers of its own, which are made only
 then; if a third one comes, it takes the place of the one that waits, and that is reported. A best
 one is not replaced by a regular one: training waits instead.
+
+What comes of a background save is put behind the event that is being delivered: waiting for its
+subscribers would be a circle as soon as one of them waits for the saver.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +49,7 @@ class SaveRequest:
     on_error: OnError = "raise"
     """What a failure in the background does; it is published in every case."""
     then: Callable[[], None] | None = None
-    """Called on the writing thread once it is durable and published, to delete what it replaces."""
+    """Called on the writing thread once it is durable and reported, to delete what it replaces."""
 
 
 class _Write(NamedTuple):
@@ -67,45 +71,64 @@ class Saver:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a write is in flight."""
+        """Whether a write is in flight in the background."""
         return self._writing is not None and not self._writing.done()
 
     async def save(self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]) -> None:
         """Write a checkpoint; in the background if it is to be, else return when it is durable.
 
+        If the caller is cancelled, what is being written is written to the end all the same.
+
         Raises:
             CheckpointError: If it cannot be written; of one in the background the bus is told.
         """
-        if not request.background:
-            await self.finish()
-            staging = self._staging()
-            try:
-                await self._write(_Write(request, about, staging.take(content), staging))
-            finally:
-                self._free.append(staging)
+        if request.background:
+            await self._save_in_background(request, about, content)
             return
-        if self.is_writing and self._waiting is not None:
-            if self._waiting.request.purpose == "best":
+        await self.finish()
+        try:
+            write = self._taken(request, about, content)
+            saved = await self._worker.run(partial(self._written, write))
+        except CheckpointError as error:
+            await self._bus.publish(_failure(request, about, error))
+            raise
+        await self._bus.publish(saved)
+        await self._tidy(request)
+
+    async def _save_in_background(
+        self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]
+    ) -> None:
+        while self.is_writing and (waiting := self._waiting) is not None:
+            if waiting.request.purpose == "best":
                 await self.finish()
             else:
-                await self._skip(self._waiting, request)
-        staging = self._staging()
-        self._waiting = _Write(request, about, staging.take(content), staging)
-        if not self.is_writing:
-            self._writing = asyncio.create_task(self._write_all(), name="asyncrunner checkpoint")
+                await self._skip(waiting, request)
+        try:
+            write = self._taken(request, about, content)
+        except CheckpointError as error:
+            self._fail(request, about, error)
+            return
+        if self.is_writing:
+            self._waiting = write
+        else:
+            task = self._write_all(write)
+            self._writing = asyncio.create_task(task, name="asyncrunner checkpoint")
 
     async def finish(self) -> None:
-        """Wait until nothing is left to write."""
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
-            self._writing = None if self._writing.done() else self._writing
+        """Wait until nothing is left to write in the background."""
+        while (writing := self._writing) is not None and not writing.done():
+            await asyncio.shield(writing)
 
     def close(self) -> None:
         """End the thread."""
         self._worker.close()
 
-    def _staging(self) -> Staging:
-        return self._free.pop() if self._free else Staging()
+    def _taken(self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]) -> _Write:
+        staging = self._free.pop() if self._free else Staging()
+        try:
+            return _Write(request, about, staging.take(content), staging)
+        except Exception as error:  # no memory, or what is no memory: a tensor of the meta device
+            raise CheckpointError(f"checkpoint {request.path} cannot be copied: {error}") from error
 
     async def _skip(self, waiting: _Write, newer: SaveRequest) -> None:
         self._waiting = None
@@ -118,44 +141,47 @@ class Saver:
             iter=waiting.about.iter,
         )
 
-    async def _write_all(self) -> None:
-        while (write := self._waiting) is not None:
-            self._waiting = None
+    async def _write_all(self, write: _Write | None) -> None:
+        while write is not None:
             try:
-                await self._write(write)
+                saved = await self._worker.run(partial(self._written, write))
             except CheckpointError as error:
-                if write.request.on_error == "raise":
-                    self._bus.fail(error)
-            finally:
-                self._free.append(write.staging)
+                self._fail(write.request, write.about, error)
+            else:
+                self._bus.report(saved)
+                await self._tidy(write.request)
+            write, self._waiting = self._waiting, None
 
-    async def _write(self, write: _Write) -> None:
+    def _fail(self, request: SaveRequest, about: Manifest, error: CheckpointError) -> None:
+        self._bus.report(_failure(request, about, error))
+        if request.on_error == "raise":
+            self._bus.fail(error)
+
+    def _written(self, write: _Write) -> CheckpointSaved:
         try:
-            saved = await self._worker.run(lambda: _written(write))
-        except CheckpointError as error:
-            about = write.about
-            await self._bus.publish(
-                CheckpointFailed,
-                path=str(write.request.path),
-                error=str(error),
-                errno=getattr(error.__cause__, "errno", None),
-                epoch=about.epoch,
-                iter=about.iter,
-            )
-            raise
-        await self._bus.publish(saved)
-        if write.request.then is not None:
-            await self._worker.run(lambda: _tidied(write.request))
+            write.staging.wait()
+            return write_checkpoint(write.request.path, write.content, write.about)
+        except RuntimeError as error:  # of the device, at any operation from now on
+            path = write.request.path
+            raise CheckpointError(f"checkpoint {path} cannot be copied: {error}") from error
+        finally:
+            # By the thread: if nobody waits for it any more, the buffers are in use all the same.
+            self._free.append(write.staging)
+
+    async def _tidy(self, request: SaveRequest) -> None:
+        if request.then is None:
+            return
+        try:
+            await self._worker.run(request.then)
+        except Exception as error:  # the checkpoint is good; what was to go is tried after the next
+            logger.warning("beside checkpoint %s: %r", request.path, error)
 
 
-def _written(write: _Write) -> CheckpointSaved:
-    write.staging.wait()
-    return write_checkpoint(write.request.path, write.content, write.about)
-
-
-def _tidied(request: SaveRequest) -> None:
-    assert request.then is not None
-    try:
-        request.then()
-    except OSError as error:  # the checkpoint is good; what was to go is tried again after the next
-        logger.warning("beside checkpoint %s: %s", request.path, error)
+def _failure(request: SaveRequest, about: Manifest, error: CheckpointError) -> CheckpointFailed:
+    return CheckpointFailed(
+        path=str(request.path),
+        error=str(error),
+        errno=getattr(error.__cause__, "errno", None),
+        epoch=about.epoch,
+        iter=about.iter,
+    )

@@ -26,7 +26,8 @@ class Staging:
 
     def __init__(self) -> None:
         self._buffers: dict[_Key, torch.Tensor] = {}
-        self._landed: torch.Event | None = None
+        self._pinned: set[_Key] = set()
+        self._landed: list[torch.Event] = []
 
     def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content with its tensors copied; what was taken before is overwritten.
@@ -34,9 +35,13 @@ class Staging:
         The copies are complete only after `wait`. Tensors that share memory are copied once; sparse
         ones, and those of other classes, get memory of their own.
         """
+        with torch.inference_mode(False), torch.no_grad():  # buffers outlive the mode of the caller
+            return self._take(content)
+
+    def _take(self, content: Mapping[str, Any]) -> dict[str, Any]:
         tensors = {key: _plain_tensors(value) for key, value in content.items()}
         self._make_room(tensors)
-        device = None
+        devices: set[torch.device] = set()
         views: dict[str, dict[int, torch.Tensor]] = {}
         for key, plain in tensors.items():
             views[key] = {}
@@ -44,11 +49,8 @@ class Staging:
                 tensor = same[0].detach()
                 view.copy_(tensor, non_blocking=tensor.device.type == "cuda")
                 views[key] |= {id(one): view for one in same}
-                device = tensor.device if tensor.device.type == "cuda" else device
-        self._landed = None
-        if device is not None:
-            self._landed = torch.Event(device)
-            self._landed.record()
+                devices.add(tensor.device)
+        self._landed = [_recorded(device) for device in devices if device.type == "cuda"]
         return {
             key: map_tensors(value, lambda t, at=views[key]: _staged(t, at))
             for key, value in content.items()
@@ -56,8 +58,8 @@ class Staging:
 
     def wait(self) -> None:
         """Wait until the device has copied everything; for the thread that writes."""
-        if self._landed is not None:
-            self._landed.synchronize()
+        for event in self._landed:
+            event.synchronize()
 
     @property
     def size_bytes(self) -> int:
@@ -75,12 +77,17 @@ class Staging:
                     pinned.add(at)
         for at, size in needed.items():
             buffer = self._buffers.get(at)
-            if buffer is None or len(buffer) != size:  # torch.save writes all of a buffer
+            is_kept = buffer is not None and len(buffer) == size  # torch.save writes all of it
+            if not is_kept or (at in pinned) != (at in self._pinned):
                 self._buffers.pop(at, None)  # before the new one is there: one copy, not two
                 del buffer
-                self._buffers[at] = torch.empty(size, dtype=at[1], pin_memory=at in pinned)
+                # Zeros: between the tensors nothing of what was in that memory reaches the file.
+                self._buffers[at] = torch.zeros(
+                    size, dtype=at[1], device="cpu", pin_memory=at in pinned
+                )
         for at in self._buffers.keys() - needed.keys():
             del self._buffers[at]
+        self._pinned = pinned
 
     def _views(self, key: str, plain: "_Plain") -> Iterator[torch.Tensor]:
         used: dict[torch.dtype, int] = {}
@@ -100,7 +107,10 @@ def _plain_tensors(value: Any) -> _Plain:
     found: _Plain = {}
     for tensor in tensors_in(value):
         if _is_plain(tensor):
-            where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+            where = (
+                *(tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device),
+                *(tensor.is_conj(), tensor.is_neg()),  # done when it is read, in the same memory
+            )
             # Empty ones may share an address by chance.
             found.setdefault(where if tensor.numel() else (id(tensor),), []).append(tensor)
     return found
@@ -113,7 +123,13 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _staged(tensor: torch.Tensor, views: Mapping[int, torch.Tensor]) -> torch.Tensor:
     view = views.get(id(tensor))
-    return tensor.detach().clone().cpu() if view is None else view
+    return tensor.detach().to("cpu", copy=True) if view is None else view
+
+
+def _recorded(device: torch.device) -> torch.Event:
+    event = torch.Event(device)
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 def _room(tensor: torch.Tensor) -> int:
@@ -122,7 +138,6 @@ def _room(tensor: torch.Tensor) -> int:
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    dense = torch.empty_like(
-        tensor, device="meta"
-    )  # keeps channels last, makes the rest contiguous
+    # Keeps channels last, and makes what has gaps contiguous.
+    dense = torch.empty_like(tensor, device="meta")
     return dense.stride()

@@ -1,9 +1,9 @@
-"""Small files that are whole or not there."""
+"""Small files that are whole or not there, and directories that stay."""
 
 import os
 from pathlib import Path
 
-__all__ = ["sync_directory", "write_atomically"]
+__all__ = ["make_directory", "sync_directory", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -23,6 +23,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it that are missing; all of them are on the disk then.
+
+    Raises:
+        OSError: If one cannot be made.
+    """
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    if missing:
+        path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_directory(one.parent)
 
 
 def sync_directory(path: Path) -> None:
