@@ -49,10 +49,15 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(changed)
 
 
+def stamped(event: Event, seq: int, run: str = "digits-1", attempt: int = 0) -> Event:
+    """Stamp the event as its bus would have."""
+    vars(event).update(run=run, attempt=attempt, seq=seq)
+    vars(event).update(time_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
+    return event
+
+
 def write_journal(run_dir: RunDir, events: Iterable[Event]) -> None:
-    """Append events to the journal of an attempt, as its bus would have stamped them."""
+    """Append the events of an attempt to its journal."""
     with Journal(run_dir.journal) as journal:
         for seq, event in enumerate(events):
-            vars(event).update(run=run_dir.run, attempt=run_dir.attempt, seq=seq)
-            vars(event).update(time_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
-            journal.append(event)
+            journal.append(stamped(event, seq, run_dir.run, run_dir.attempt))
