@@ -150,9 +150,8 @@ def _mapping(part: object) -> Mapping[str, Any]:
 
 
 def _names_in(part: object) -> str:
-    if not isinstance(part, Mapping):
-        return f": it is {type(part).__name__}"
-    return f"; there is: {', '.join(sorted(map(str, _mapping(part)))) or 'nothing'}"
+    names = ", ".join(sorted(map(str, _mapping(part)))) or "nothing"
+    return f"; there is: {names}" if isinstance(part, Mapping) else f": it is {type(part).__name__}"
 
 
 def _is_tensor(value: object) -> bool:

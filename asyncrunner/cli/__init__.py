@@ -1,7 +1,8 @@
 """The command line. Each command is a file of its own, and imports what is heavy when it is called.
 
-Exit codes: 0 finished, 1 training raised, 2 wrong usage or configuration, 70 an error in
-asyncrunner itself, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+Exit codes: 0 finished, 1 training raised (`ckpt diff`: they differ), 2 wrong usage or
+configuration, 3 no usable checkpoint, 70 an error in asyncrunner itself, 130 interrupted (Ctrl-C),
+143 terminated (SIGTERM).
 """
 
 import traceback
@@ -10,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import AsyncRunnerError
-from . import doctor, events, hooks, new, run
+from ..errors import AsyncRunnerError, CheckpointError
+from . import ckpt, doctor, events, hooks, new, run, runs
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -32,6 +33,8 @@ app.command("hooks", context_settings=_SCRIPT_ARGS)(hooks.hooks)
 app.command("events")(events.events)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app)
+app.add_typer(ckpt.app)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -40,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
         typer.main.get_command(app).main(args, prog_name="asyncrunner")
     except AsyncRunnerError as error:
         explain(error)
-        raise SystemExit(2) from None
+        raise SystemExit(3 if isinstance(error, CheckpointError) else 2) from None
     except Exception:
         typer.echo(traceback.format_exc(), err=True)
         typer.echo("This is an error in asyncrunner itself: please report it.", err=True)

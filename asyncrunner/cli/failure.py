@@ -3,13 +3,16 @@
 import typer
 
 from ..script.user_code import user_line, user_traceback
+from .shown import clean
 
 __all__ = ["explain", "explain_failure"]
 
 
 def explain(error: BaseException) -> None:
     """Say what was refused and which line of the user's code asked for it."""
-    typer.echo(f"error: {error}", err=True)
+    # A message may quote what a file says.
+    words = "\n".join(map(clean, str(error).splitlines()))
+    typer.echo(f"error: {words}", err=True)
     for note in getattr(error, "__notes__", []):
         typer.echo(note, err=True)
     if line := user_line(error):

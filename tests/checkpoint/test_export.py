@@ -2,6 +2,7 @@ import json
 import os
 import stat
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from asyncrunner.checkpoint.staging import Staging
 from asyncrunner.errors import CheckpointError, ConfigurationError
 
 # Its types are not all known.
-safetensors: Any = pytest.importorskip("safetensors.torch")
+safetensors: Any = import_module("safetensors.torch")
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import Command, Done, Write
+from saved import run_with_checkpoints
 
 from asyncrunner.__main__ import main
 
@@ -85,6 +86,12 @@ def command(
 
     yield run
     clean()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of the checkpoints `epoch_1` to `epoch_3` of a run in `runs/digits`."""
+    return run_with_checkpoints(tmp_path / "runs" / "digits")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor")
+COMMANDS = ("run", "hooks", "events", "new", "doctor", "runs", "ckpt")
 
 
 def test_help_takes_less_than_300_ms(process: Command):
@@ -31,6 +31,17 @@ def test_no_command_but_those_that_train_imports_torch(fresh: dict[str, str], ar
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=fresh)
     assert done.stderr == "False\n"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["ckpt", "--help"], ["runs", "ls", "--help"]])
+def test_help_imports_neither_torch_nor_pydantic(fresh: dict[str, str], args: list[str]):
+    code = (
+        "import sys\nfrom asyncrunner.__main__ import main\n"
+        f"try:\n    main({args})\n"
+        "finally:\n    print({'torch', 'pydantic'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=fresh)
+    assert done.stderr == "set()\n"
 
 
 def test_help_lists_the_commands(process: Command):

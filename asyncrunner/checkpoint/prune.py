@@ -1,0 +1,155 @@
+"""Deleting old checkpoints by hand, of a run that is not on."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import CheckpointError, ConfigurationError
+from .manifest import Found, find_checkpoints, verify
+from .retention import Rule, clean_up, delete, ranked
+
+__all__ = ["Pruned", "prune", "rule_of"]
+
+_GREATER = {
+    "acc", "accuracy", "auc", "auroc", "bleu", "dice", "f1",
+    "iou", "map", "miou", "precision", "psnr", "r2", "recall", "ssim",
+}  # fmt: skip
+_LESS = {
+    "bpb", "cer", "err", "error", "fid", "loss", "mae",
+    "mape", "mse", "nll", "perplexity", "ppl", "rmse", "wer",
+}  # fmt: skip
+
+
+@dataclass
+class Pruned:
+    """What was deleted, or would be."""
+
+    deleted: list[Found] = field(default_factory=list[Found])
+    """The checkpoints, oldest first."""
+    kept: list[Found] = field(default_factory=list[Found])
+    """Those that stay, newest first."""
+    damaged: dict[Path, str] = field(default_factory=dict[Path, str])
+    """What is left alone because it cannot be read, and why."""
+    leftovers: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """Name and size in bytes of what a killed process left half done, and is of no use."""
+    restored: list[str] = field(default_factory=list[str])
+    """The names of those that a killed process had put aside, to replace them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all that was deleted."""
+        return sum(f.manifest.size_bytes for f in self.deleted) + sum(s for _, s in self.leftovers)
+
+
+def prune(
+    folder: Path,
+    *,
+    keep: int,
+    keep_best: int | None = None,
+    rule: Rule | None = None,
+    manual: bool = False,
+    dry_run: bool = False,
+) -> Pruned:
+    """Delete old checkpoints; the newest one that is intact always stays.
+
+    Nobody else may be writing in the folder.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        keep: How many regular ones stay, the newest.
+        keep_best: How many best ones of each metric stay; None for all.
+        rule: Whether greater or less is better; None takes it from the metric's name.
+        manual: Whether those that somebody asked for count as regular.
+        dry_run: Only say what would be deleted.
+
+    Raises:
+        ConfigurationError: If a number is below 1, or a metric's name does not tell the rule.
+        CheckpointError: If one cannot be deleted.
+    """
+    for name, number in (("keep", keep), ("keep_best", keep_best)):
+        if number is not None and number < 1:
+            raise ConfigurationError(f"{name} must be at least 1, got {number}")
+    restored, leftovers = _restorable(folder), _leftovers(folder)
+    if not dry_run:
+        clean_up(folder)
+        leftovers = {name: s for name, s in leftovers.items() if not (folder / name).exists()}
+    found, damaged = find_checkpoints(folder)
+    gone = _old(found, keep, manual=manual)
+    if keep_best is not None:
+        gone += _worse(found, keep_best, rule)
+    intact = _newest_intact(found) if gone else None
+    gone = sorted((f for f in gone if f.path != intact), key=lambda f: f.manifest.order)
+    if not dry_run:
+        _delete(gone)
+    kept = [f for f in found if f not in gone]
+    return Pruned(gone, kept, damaged, list(leftovers.items()), restored)
+
+
+def rule_of(metric: str) -> Rule:
+    """Return whether greater or less is better, by the metric's name.
+
+    Raises:
+        ConfigurationError: If the name does not tell.
+    """
+    words = set(re.findall("[a-z0-9]+", metric.lower()))
+    if bool(words & _LESS) != bool(words & _GREATER):
+        return "less" if words & _LESS else "greater"
+    raise ConfigurationError(f"is more or less of {metric!r} better? Say so by --rule")
+
+
+def _old(found: list[Found], keep: int, *, manual: bool) -> list[Found]:
+    purposes = ("regular", "manual") if manual else ("regular",)
+    return [f for f in found if f.manifest.purpose in purposes][keep:]
+
+
+def _worse(found: list[Found], keep: int, rule: Rule | None) -> list[Found]:
+    gone: list[Found] = []
+    best = [f for f in found if f.manifest.purpose == "best"]
+    for metric in sorted({f.manifest.metric for f in best}):
+        # One whose value is not known is none of the best.
+        same = [f for f in best[::-1] if f.manifest.metric == metric]
+        known = [f for f in same if metric in f.manifest.metrics]
+        kept = ranked(known, metric, rule or rule_of(metric))[:keep]
+        gone += [f for f in same if f not in kept]
+    return gone
+
+
+def _newest_intact(found: list[Found]) -> Path | None:
+    for one in found:
+        try:
+            verify(one.path)
+        except CheckpointError:
+            continue
+        return one.path
+    return None
+
+
+def _delete(gone: list[Found]) -> None:
+    for one in gone:
+        try:
+            delete(one.path)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {one.path} cannot be deleted: {error}") from error
+
+
+def _hidden(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name[0] == "." and path.suffix in (".tmp", ".old", ".gone"):
+                yield path
+
+
+def _restorable(folder: Path) -> list[str]:
+    names = (path.name[1:-4] for path in _hidden(folder) if path.suffix == ".old")
+    return [name for name in names if not (folder / name).exists()]
+
+
+def _leftovers(folder: Path) -> dict[str, int]:
+    restored = {f".{name}.old" for name in _restorable(folder)}
+    return {path.name: _size(path) for path in _hidden(folder) if path.name not in restored}
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())

@@ -1,0 +1,49 @@
+"""The command that continues a run, from what its last attempt says of how it was started."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..run_dir import Attempt
+
+__all__ = ["resume_command"]
+
+_OPTIONS = ("name", "seed", "device", "compute", "max_epochs", "max_iters")
+_STAGES = ("train", "val", "test")
+
+
+def resume_command(run_dir: Path, attempt: "Attempt") -> str | None:
+    """Return a line for a shell, or None if the run was not started from a file.
+
+    It is meant for the current directory; if the run was started in another one, it goes there
+    first. What was masked in the arguments because it is a secret has to be filled in.
+    """
+    if not attempt.argv or not attempt.argv[0].endswith(".py"):
+        return None
+    started_in = _started_in(run_dir)
+    go_there = ""
+    if started_in is not None and started_in != Path.cwd():
+        run_dir = run_dir.absolute()
+        go_there = f"cd {shlex.quote(str(started_in))} && "
+    options = ("--resume", "auto", "--run-dir", str(run_dir), *_settings(attempt.config))
+    return go_there + shlex.join(["asyncrunner", "run", *options, *attempt.argv])
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[str]:
+    settings: dict[str, Any] = config.get("settings") or {}
+    for name in _OPTIONS:
+        if name in settings:
+            yield from (f"--{name.replace('_', '-')}", str(settings[name]))
+    limits = [f"{s}={settings[f'limit_{s}']}" for s in _STAGES if f"limit_{s}" in settings]
+    if limits:
+        yield from ("--limit", ",".join(limits))
+
+
+def _started_in(run_dir: Path) -> Path | None:
+    try:
+        return Path(json.loads((run_dir / "environment.json").read_bytes())["cwd"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
