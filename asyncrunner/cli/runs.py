@@ -7,7 +7,7 @@ import typer
 
 from ..errors import ConfigurationError, RunDirError
 from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
-from .resume_command import resume_command
+from ..run_dir.resume_command import resume_command
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
 if TYPE_CHECKING:

@@ -29,11 +29,14 @@ class Console:
     Args:
         stream: Where to write.
         run_dir: Named in the first line, if there is one.
+        resume: The command that continues the run.
     """
 
-    def __init__(self, stream: TextIO, *, run_dir: Path | None = None) -> None:
+    def __init__(
+        self, stream: TextIO, *, run_dir: Path | None = None, resume: str | None = None
+    ) -> None:
         self._stream: TextIO | None = stream
-        self._lines = Lines(run_dir)
+        self._lines = Lines(run_dir, resume)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)
 

@@ -17,6 +17,7 @@ from asyncrunner_events import (
     CheckpointFailed,
     CheckpointRejected,
     CheckpointSaved,
+    CheckpointSkipped,
     Event,
     EventsDropped,
     Fact,
@@ -25,9 +26,11 @@ from asyncrunner_events import (
     ResumeInexact,
     RunFailed,
     RunInterrupted,
+    RunResumed,
     StopRequested,
     SubscriberFailed,
     SubscriberSlow,
+    WeightsLoaded,
 )
 
 from .eta import Eta
@@ -57,12 +60,14 @@ class Lines:
 
     Args:
         run_dir: Named in the first line, if there is one.
+        resume: The command that continues the run, for the second.
     """
 
-    def __init__(self, run_dir: Path | None = None) -> None:
+    def __init__(self, run_dir: Path | None = None, resume: str | None = None) -> None:
         self.eta = Eta()
         """Time left and speed, of the events given so far."""
         self._run_dir = run_dir
+        self._resume = resume
         self._run_began_ns: int | None = None
         self._epoch_began_ns: int | None = None
         self._trained = False
@@ -84,6 +89,11 @@ class Lines:
                 return [f"run {event.run}", attempt, f"in {self._run_dir}"]
             case BeforeTrain():
                 self._trained = True
+                return [f"resume with: {self._resume}"] if self._resume else []
+            case RunResumed():
+                return [f"resumed from {event.path}", _completed_in_all(event)]
+            case WeightsLoaded():
+                return [f"weights of {event.path}", *_misfits(event)]
             case BeforeValEpoch() | BeforeTestEpoch():
                 self._epoch_began_ns = event.monotonic_ns
             case MetricsReady(stage="train" | None):
@@ -121,6 +131,8 @@ class Lines:
                 return [f"warning: {event.code} at {where} makes the host wait for the device"]
             case CheckpointFailed():
                 return [f"warning: checkpoint {event.path} was not written: {event.error}"]
+            case CheckpointSkipped():
+                return [f"warning: checkpoint {event.path} was left out for {event.newer}"]
             case CheckpointRejected():
                 return [f"warning: checkpoint {event.path} was not loaded: {event.reason}"]
             case ResumeInexact():
@@ -154,8 +166,7 @@ class Lines:
             took = f"in {duration((event.monotonic_ns - self._run_began_ns) / 1e9)}"
         if not self._trained:
             return [self._ending, took]
-        epochs = f"{_count(event.epoch, 'epoch')}, " if event.max_epochs is not None else ""
-        return [self._ending, f"{epochs}{_count(event.iter, 'iteration')} {took}"]
+        return [self._ending, f"{_completed_in_all(event)} {took}"]
 
 
 def position(event: MetricsReady) -> str:
@@ -191,6 +202,16 @@ def _completed(event: Event) -> str:
     if event.max_epochs is None:
         return f"iter {_of(event.iter, event.max_iters)}"
     return f"epoch {_of(event.epoch, event.max_epochs)}"
+
+
+def _completed_in_all(event: Event) -> str:
+    epochs = f"{_count(event.epoch, 'epoch')}, " if event.max_epochs is not None else ""
+    return f"{epochs}{_count(event.iter, 'iteration')}"
+
+
+def _misfits(event: WeightsLoaded) -> list[str]:
+    kinds = {"missing": event.missing, "unexpected": event.unexpected, "misfit": event.mismatched}
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
 
 
 def _without_prefix(metrics: Mapping[str, float], dataset: str) -> dict[str, float]:

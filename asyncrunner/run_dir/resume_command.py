@@ -4,10 +4,9 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..run_dir import Attempt
+from .directory import Attempt
 
 __all__ = ["resume_command"]
 
@@ -15,7 +14,7 @@ _OPTIONS = ("name", "seed", "device", "compute", "max_epochs", "max_iters")
 _STAGES = ("train", "val", "test")
 
 
-def resume_command(run_dir: Path, attempt: "Attempt") -> str | None:
+def resume_command(run_dir: Path, attempt: Attempt) -> str | None:
     """Return a line for a shell, or None if the run was not started from a file.
 
     It is meant for the current directory; if the run was started in another one, it goes there
