@@ -155,6 +155,7 @@ def test_workers_that_live_on_are_told_of_the_next_epoch():
     expected: list[Any] = []
     for number in range(3):
         data.set_epoch(number)
-        expected.append(tuple(torch.tensor([data[index][3] for index in range(12)]).tolist()))
+        numbers: Any = torch.tensor([data[index][3] for index in range(12)])
+        expected.append(tuple(numbers.tolist()))
     assert seen == expected
     assert len(set(seen)) == 3

@@ -133,7 +133,7 @@ async def test_only_events_of_that_type_are_counted(tmp_path: Path):
 
 @pytest.mark.parametrize("text", ["fs", "fs:1:explode", "fs:x:kill", "event:1:kill", ""])
 def test_a_fault_that_is_none_is_refused(text: str):
-    with pytest.raises(ValueError, match="must be as in faults.py"):
+    with pytest.raises(ValueError, match=r"must be as in faults\.py"):
         Fault.parse(text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+from torch import Tensor
 
 
 class Randomness(NamedTuple):
@@ -13,8 +14,8 @@ class Randomness(NamedTuple):
 
     python: tuple[Any, ...]
     numpy: Any
-    torch: torch.Tensor
-    accelerator: list[torch.Tensor]
+    torch: Tensor
+    accelerator: list[Tensor]
 
     @classmethod
     def now(cls) -> Self:
@@ -85,7 +86,7 @@ class DataRandomness(NamedTuple):
     """What a loader draws from when it begins an epoch."""
 
     own: Randomness
-    generators: list[torch.Tensor]
+    generators: list[Tensor]
     """The states of its own generators."""
 
     @classmethod
@@ -106,5 +107,5 @@ class DataRandomness(NamedTuple):
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
         """Return what `state_dict` returned this for."""
-        generators = cast("list[torch.Tensor]", state["generators"])
+        generators = cast("list[Tensor]", state["generators"])
         return cls(Randomness.from_state_dict(state["own"]), [g.clone() for g in generators])
