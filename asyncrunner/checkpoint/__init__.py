@@ -3,6 +3,7 @@
 manifest    what a checkpoint is, and whether it is intact (no torch)
 retention   which of several to keep, and the `latest` pointer (no torch)
 files       writing and reading one
+garbage     a rest for its collector meanwhile
 staging     a copy in host memory, while training goes on
 saver       writing in the background: one in flight, one waiting
 """
