@@ -13,7 +13,7 @@ LAYERS = (
     {"delivery"},
     {"bus"},
     {"journal", "settings", "launch", "run_dir", "timeline"},
-    {"compute", "device", "host_waits", "checkpoint", "training"},
+    {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "probes"},
     {"subscribers"},
     {"accounts", "describe", "outputs", "runner"},
