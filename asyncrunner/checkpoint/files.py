@@ -89,10 +89,14 @@ def write_checkpoint(
         # torch.save reports a full disk as "unexpected pos"; the reason is what came before.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(f"checkpoint {path} cannot be written: {reason}") from reason
+    return _report(path, manifest, time.monotonic() - began)
+
+
+def _report(path: Path, manifest: Manifest, duration_s: float) -> CheckpointSaved:
     return CheckpointSaved(
         path=str(path),
         size_bytes=manifest.size_bytes,
-        duration_s=time.monotonic() - began,
+        duration_s=duration_s,
         purpose=manifest.purpose,
         by=manifest.by,
         metrics=manifest.metrics,
