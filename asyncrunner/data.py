@@ -61,7 +61,8 @@ class SeededDataset(Dataset[T_co]):
     def __init__(self, dataset: Dataset[T_co], *, seed: int = 0) -> None:
         self.dataset = dataset
         self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers live on
+        epoch: torch.Tensor = torch.zeros((), dtype=torch.int64)
+        self._epoch: torch.Tensor = epoch.share_memory_()  # workers live on
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch's random numbers to give; the train loops do."""

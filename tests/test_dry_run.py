@@ -37,7 +37,9 @@ async def test_a_dry_run_names_the_points_that_it_could_not_fire(monkeypatch: py
     assert last.startswith("dry run: 10 of 22 mount points fired; not before_val, before_val_epoch")
 
 
-async def test_after_a_dry_run_the_runner_trains_and_validates_from_the_beginning(monkeypatch: pytest.MonkeyPatch):
+async def test_after_a_dry_run_the_runner_trains_and_validates_from_the_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("ASYNCRUNNER_DRY_RUN", "1")
     runner = fit(epochs(3), val=ValLoop(points(1), val_step))
     await runner.train()

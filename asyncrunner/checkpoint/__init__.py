@@ -6,6 +6,7 @@ prune       deleting old ones by hand (no torch)
 files       writing and reading one
 export      its weights alone, in a file; and reading those
 difference  in what two of them differ
+garbage     a rest for its collector meanwhile
 staging     a copy in host memory, while training goes on
 saver       writing in the background: one in flight, one waiting
 """

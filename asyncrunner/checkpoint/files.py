@@ -24,6 +24,7 @@ from asyncrunner_events import CheckpointSaved
 from .. import __version__
 from ..errors import CheckpointError
 from ..run_dir.files import make_directory, sync_directory, write_atomically
+from .garbage import Rest
 from .manifest import MANIFEST, Manifest, verify
 from .retention import building_name, put_aside, put_back, remove, replaced_name
 
@@ -31,17 +32,23 @@ STATE = "state.pt"
 
 
 class _Summed:
-    """A file that knows the size and CRC-32 of what was written into it."""
+    """A file that knows the size and CRC-32 of what was written into it.
 
-    def __init__(self, file: BinaryIO) -> None:
+    With its first byte a rest ends: until then torch.save describes tensors, and makes many objects.
+    """
+
+    def __init__(self, file: BinaryIO, rest: Rest) -> None:
         self._file = file
+        self._rest = rest
         self.size = self.crc = 0
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of it, as torch.save does: from the beginning to the end."""
         self.crc = zlib.crc32(data, self.crc)
         self.size += len(data)
-        return self._file.write(data)
+        written = self._file.write(data)
+        self._rest.end()
+        return written
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -82,10 +89,14 @@ def write_checkpoint(
         # torch.save reports a full disk as "unexpected pos"; the reason is what came before.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(f"checkpoint {path} cannot be written: {reason}") from reason
+    return _report(path, manifest, time.monotonic() - began)
+
+
+def _report(path: Path, manifest: Manifest, duration_s: float) -> CheckpointSaved:
     return CheckpointSaved(
         path=str(path),
         size_bytes=manifest.size_bytes,
-        duration_s=time.monotonic() - began,
+        duration_s=duration_s,
         purpose=manifest.purpose,
         by=manifest.by,
         metrics=manifest.metrics,
@@ -95,8 +106,8 @@ def write_checkpoint(
 
 
 def _write_state(path: Path, content: Mapping[str, Any]) -> tuple[int, int]:
-    with path.open("wb") as file:  # given a path, torch.save holds the GIL
-        summed = _Summed(file)
+    with path.open("wb") as file, Rest() as rest:  # given a path, torch.save holds the GIL
+        summed = _Summed(file, rest)
         torch.save(dict(content), cast("BinaryIO", summed))
         file.flush()
         os.fsync(file.fileno())

@@ -68,6 +68,7 @@ class Saver:
         self._free: list[Staging] = []
         self._waiting: _Write | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._announcing: set[asyncio.Task[None]] = set()
 
     @property
     def is_writing(self) -> bool:
@@ -115,9 +116,15 @@ class Saver:
             self._writing = asyncio.create_task(task, name="asyncrunner checkpoint")
 
     async def finish(self) -> None:
-        """Wait until nothing is left to write in the background."""
+        """Wait until nothing is left to write in the background, and all of it is announced.
+
+        A subscriber waits for the writing alone: what is announced waits for the subscriber.
+        """
         while (writing := self._writing) is not None and not writing.done():
             await asyncio.shield(writing)
+        if not self._bus.is_inside():
+            while self._announcing:
+                await asyncio.shield(asyncio.gather(*self._announcing))
 
     def close(self) -> None:
         """End the thread."""
@@ -148,9 +155,17 @@ class Saver:
             except CheckpointError as error:
                 self._fail(write.request, write.about, error)
             else:
-                self._bus.report(saved)
-                await self._tidy(write.request)
+                announcing = asyncio.create_task(self._announce(write.request, saved))
+                self._announcing.add(announcing)
+                announcing.add_done_callback(self._announcing.discard)
             write, self._waiting = self._waiting, None
+
+    async def _announce(self, request: SaveRequest, saved: CheckpointSaved) -> None:
+        try:
+            await self._bus.publish(saved)
+        except Exception as error:  # a blocking subscriber's, who may stop the run
+            self._bus.fail(error)
+        await self._tidy(request)
 
     def _fail(self, request: SaveRequest, about: Manifest, error: CheckpointError) -> None:
         self._bus.report(_failure(request, about, error))

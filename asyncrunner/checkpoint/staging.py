@@ -14,11 +14,14 @@ from typing import Any
 import torch
 
 from ..training.tree import map_tensors, tensors_in
+from .garbage import Rest
 
 _ALIGNED = 64
 """Bytes: a tensor that is loaded again is as well aligned as one that was made."""
 
 _Key = tuple[str, torch.dtype]
+_Form = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
+"""Of a tensor, what decides on its place: type, shape, strides, and whether it is on CUDA."""
 
 
 class Staging:
@@ -27,6 +30,8 @@ class Staging:
     def __init__(self) -> None:
         self._buffers: dict[_Key, torch.Tensor] = {}
         self._pinned: set[_Key] = set()
+        self._forms: Mapping[str, list[_Form]] = {}
+        self._places: dict[str, list[torch.Tensor]] = {}
         self._landed: list[torch.Event] = []
 
     def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,17 +40,23 @@ class Staging:
         The copies are complete only after `wait`. Tensors that share memory are copied once; sparse
         ones, and those of other classes, get memory of their own.
         """
-        with torch.inference_mode(False), torch.no_grad():  # buffers outlive the mode of the caller
+        # Buffers outlive the mode of the caller.
+        with torch.inference_mode(False), torch.no_grad(), Rest():
             return self._take(content)
 
     def _take(self, content: Mapping[str, Any]) -> dict[str, Any]:
         tensors = {key: _plain_tensors(value) for key, value in content.items()}
-        self._make_room(tensors)
+        forms = {key: [_form(same[0]) for same in plain.values()] for key, plain in tensors.items()}
+        if forms != self._forms:  # finding places takes most of the time if tensors are small
+            self._forms = {}
+            self._make_room(tensors)
+            self._places = {key: list(self._placed(key, plain)) for key, plain in tensors.items()}
+            self._forms = forms
         devices: set[torch.device] = set()
         views: dict[str, dict[int, torch.Tensor]] = {}
         for key, plain in tensors.items():
             views[key] = {}
-            for same, view in zip(plain.values(), self._views(key, plain), strict=True):
+            for same, view in zip(plain.values(), self._places[key], strict=True):
                 tensor = same[0].detach()
                 view.copy_(tensor, non_blocking=tensor.device.type == "cuda")
                 views[key] |= {id(one): view for one in same}
@@ -89,7 +100,7 @@ class Staging:
             del self._buffers[at]
         self._pinned = pinned
 
-    def _views(self, key: str, plain: "_Plain") -> Iterator[torch.Tensor]:
+    def _placed(self, key: str, plain: "_Plain") -> Iterator[torch.Tensor]:
         used: dict[torch.dtype, int] = {}
         for same in plain.values():
             tensor = same[0]
@@ -130,6 +141,10 @@ def _recorded(device: torch.device) -> torch.Event:
     event = torch.Event(device)
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+def _form(tensor: torch.Tensor) -> _Form:
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.is_cuda
 
 
 def _room(tensor: torch.Tensor) -> int:

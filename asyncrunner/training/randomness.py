@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+from torch import Tensor
 
 
 class Randomness(NamedTuple):
@@ -14,8 +15,8 @@ class Randomness(NamedTuple):
 
     python: tuple[Any, ...]
     numpy: Any
-    torch: torch.Tensor
-    accelerator: "list[torch.Tensor]"
+    torch: Tensor
+    accelerator: list[Tensor]
 
     @classmethod
     def now(cls) -> Self:
@@ -96,7 +97,7 @@ class DataRandomness(NamedTuple):
     """What loaders draw from when they begin an epoch."""
 
     own: Randomness
-    generators: list[torch.Tensor]
+    generators: list[Tensor]
     """The states of their own generators."""
 
     @classmethod
@@ -117,5 +118,5 @@ class DataRandomness(NamedTuple):
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
         """Return what `state_dict` returned this for."""
-        generators = cast("list[torch.Tensor]", state["generators"])
+        generators = cast("list[Tensor]", state["generators"])
         return cls(Randomness.from_state_dict(state["own"]), [g.clone() for g in generators])

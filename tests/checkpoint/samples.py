@@ -22,7 +22,8 @@ def content(iter: int = 7) -> dict[str, Any]:
 
 def about(iter: int = 7, **fields: Any) -> Manifest:
     """Return what its manifest says."""
-    return Manifest(iter=iter, **({"purpose": "regular", "by": "saver"} | fields))
+    defaults: dict[str, Any] = {"purpose": "regular", "by": "saver"}
+    return Manifest(iter=iter, **(defaults | fields))
 
 
 def save(path: Path, iter: int = 7, **fields: Any) -> Path:

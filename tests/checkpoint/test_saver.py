@@ -215,15 +215,21 @@ async def test_an_error_that_is_waited_for_is_raised_and_published(run: Run):
     assert run.names() == {"iter_1", "iter_2"}
 
 
+async def run_with_failing_save(run: Run, error: str, followed_up: list[int]) -> None:
+    async with run.bus:
+        with injected(run.folder, f"fs:20:{error}"):
+            await run.save(1, then=lambda: followed_up.append(1))
+            assert await run.told() == ["Failed iter_1"]
+        await run.bus.publish(AfterTrainIter, batch_idx=0)
+        raise AssertionError("the run went on")
+
+
 async def test_an_error_in_the_background_is_published_at_once_and_then_stops_the_run(
     tmp_path: Path,
 ):
     run, followed_up = Run(tmp_path), list[int]()
     with pytest.raises(CheckpointError, match="No space left on device"):
-        async with run.bus:
-            with injected(run.folder, "fs:20:enospc"):
-                await run.save(1, then=lambda: followed_up.append(1))
-                assert await run.told() == ["Failed iter_1"]
+        await run_with_failing_save(run, "enospc", followed_up)
     failed = run.facts[0]
     assert isinstance(failed, CheckpointFailed)
     assert (failed.errno, failed.iter) == (errno.ENOSPC, 1)
@@ -236,11 +242,8 @@ async def test_an_error_in_the_background_is_published_at_once_and_then_stops_th
 async def test_what_stops_the_run_is_raised_where_the_run_publishes_next(tmp_path: Path):
     run = Run(tmp_path)
     with pytest.raises(CheckpointError, match="Input/output error"):
-        async with run.bus:
-            with injected(tmp_path, "fs:20:eio"):
-                await run.save(1)
-                await run.saver.finish()
-            await run.bus.publish(AfterTrainIter, batch_idx=0)
+        await run_with_failing_save(run, "eio", [])
+    assert run.names() == set()
     run.saver.close()
 
 
@@ -295,12 +298,16 @@ async def test_a_failing_subscriber_of_the_report_stops_the_run_and_not_the_save
 ):
     run = Run(tmp_path)
     run.bus.subscribe(CheckpointSaved, _refuse, name="refuses")
-    with pytest.raises(LookupError, match="no"):
+
+    async def save_twice() -> None:
         async with run.bus:
             await run.save(1)
             await run.save(2)
             await run.saver.finish()
             await run.bus.publish(AfterTrainIter, batch_idx=0)
+
+    with pytest.raises(LookupError, match="no"):
+        await save_twice()
     assert run.names() == {"iter_1", "iter_2"}
     run.saver.close()
 

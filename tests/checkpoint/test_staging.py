@@ -108,12 +108,13 @@ def test_a_tensor_and_its_conjugate_in_the_same_memory_stay_apart():
 
 
 def test_tied_weights_are_copied_once_and_come_back_tied(tmp_path: Path):
-    model = nn.Sequential(nn.Linear(50, 50), nn.Linear(50, 50))
-    model[1].weight = model[0].weight
+    first, second = nn.Linear(50, 50), nn.Linear(50, 50)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
     staging = Staging()
     back = there_and_back({"model": model.state_dict()}, tmp_path, staging)["model"]
     assert back["0.weight"].data_ptr() == back["1.weight"].data_ptr()
-    assert torch.equal(back["0.weight"], model[0].weight)
+    assert torch.equal(back["0.weight"], first.weight)
     assert staging.size_bytes < 2 * 4 * 50 * 50
 
 
@@ -138,6 +139,10 @@ def quantized() -> Tensor:
         return torch.quantize_per_tensor(BASE, 0.5, 3, torch.quint8)
 
 
+def whole(tensor: Tensor) -> Tensor:
+    return torch.dequantize(tensor) if tensor.is_quantized else tensor.to_dense()
+
+
 @pytest.mark.parametrize("make", [sparse, compressed, quantized])
 @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:.*[Qq]uantize", "ignore:TypedStorage")
 def test_tensors_of_other_layouts_are_copied_and_come_back(
@@ -146,7 +151,6 @@ def test_tensors_of_other_layouts_are_copied_and_come_back(
     tensor = make()
     back = there_and_back({"x": tensor}, tmp_path)["x"]
     assert (back.layout, back.dtype) == (tensor.layout, tensor.dtype)
-    whole = (lambda t: t.dequantize()) if tensor.is_quantized else Tensor.to_dense
     assert torch.equal(whole(back), whole(tensor))
 
 
@@ -167,11 +171,11 @@ def test_a_tensor_of_a_users_class_is_copied_and_keeps_its_class(tmp_path: Path)
 
 
 def test_structure_and_what_is_no_tensor_stay_as_they_are():
-    state = nn.Linear(2, 2).state_dict()
+    state: Any = nn.Linear(2, 2).state_dict()
     content = {"model": state, "list": [1, (2.0, "x")], "none": None}
     staged = Staging().take(content)
-    assert type(staged["model"]) is OrderedDict
-    assert staged["model"]._metadata == state._metadata  # pyright: ignore[reportAttributeAccessIssue]  # torch puts it there
+    model: Any = staged["model"]
+    assert (type(model), model._metadata) == (OrderedDict, state._metadata)
     assert (staged["list"], staged["none"]) == ([1, (2.0, "x")], None)
 
 
@@ -180,10 +184,14 @@ def test_structure_and_what_is_no_tensor_stay_as_they_are():
 
 def test_what_changes_in_place_after_staging_does_not_reach_the_copy():
     model = nn.Linear(3, 2)
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer: Any = torch.optim.Adam(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": [1]}
+    content: dict[str, Any] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "log": [1],
+    }
     expected = copy.deepcopy(content)
     staged = Staging().take(content)
     optimizer.step()
@@ -241,9 +249,9 @@ def test_a_state_that_changed_gets_what_it_needs_and_leaves_nothing_behind(
 def test_tensors_are_aligned_and_nothing_of_other_memory_lies_between_them():
     staged = Staging().take({"x": [torch.ones(n) for n in range(1, 40)]})["x"]
     assert all(tensor.data_ptr() % 64 == 0 for tensor in staged)
-    whole = torch.empty(0).set_(staged[0].untyped_storage())
-    assert whole.sum() == sum(range(1, 40))
-    assert set(whole.tolist()) == {0.0, 1.0}
+    memory: Any = torch.empty(0).set_(staged[0].untyped_storage())
+    assert memory.sum() == sum(range(1, 40))
+    assert memory.unique().equal(torch.tensor([0.0, 1.0]))
 
 
 def test_modes_of_the_caller_do_not_reach_the_buffers():
