@@ -30,7 +30,7 @@ def test_help_takes_less_than_300_ms(process: Command):
         ["events"],
         ["run", "--help"],
         ["ckpt", "diff", "--help"],
-        ["runs"],
+        ["runs", "--help"],
     ],
 )
 def test_no_command_but_those_that_train_imports_torch(fresh: dict[str, str], args: list[str]):
