@@ -65,14 +65,7 @@ def export_weights(
         _refuse_existing(out)
     about = Manifest.read(checkpoint)
     weights = _stripped(_part(read_checkpoint(checkpoint), key), strip)
-    metadata = {
-        "format": "pt",
-        "run": about.run,
-        "attempt": str(about.attempt),
-        "epoch": str(about.epoch),
-        "iter": str(about.iter),
-        "key": key,
-    }
+    metadata = _metadata(about, key)
     _write_atomically(out, lambda path: save(weights, metadata, path), overwrite=overwrite)
     tensors = sum(isinstance(value, Tensor) for value in weights.values())
     return Exported(tensors, out.stat().st_size)
@@ -104,6 +97,12 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
             raise ConfigurationError(
                 f"{path} is neither a .safetensors, .pt or .pth file nor a checkpoint's directory"
             )
+
+
+def _metadata(about: Manifest, key: str) -> dict[str, str]:
+    counters = {"attempt": about.attempt, "epoch": about.epoch, "iter": about.iter}
+    texts = {name: str(count) for name, count in counters.items()}
+    return {"format": "pt", "run": about.run, "key": key, **texts}
 
 
 def _saver(suffix: str) -> Callable[[Mapping[str, Any], dict[str, str], Path], None]:

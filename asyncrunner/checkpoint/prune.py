@@ -67,9 +67,8 @@ def prune(
         ConfigurationError: If a number is below 1, or a metric's name does not tell the rule.
         CheckpointError: If one cannot be deleted.
     """
-    for name, number in (("keep", keep), ("keep_best", keep_best)):
-        if number is not None and number < 1:
-            raise ConfigurationError(f"{name} must be at least 1, got {number}")
+    if min(keep, keep if keep_best is None else keep_best) < 1:
+        raise ConfigurationError(f"at least 1 must stay, got keep={keep}, keep_best={keep_best}")
     restored, leftovers = _restorable(folder), _leftovers(folder)
     if not dry_run:
         clean_up(folder)

@@ -2,7 +2,6 @@
 
 import typer
 
-from ..script.user_code import user_line, user_traceback
 from .shown import clean
 
 __all__ = ["explain", "explain_failure"]
@@ -10,6 +9,8 @@ __all__ = ["explain", "explain_failure"]
 
 def explain(error: BaseException) -> None:
     """Say what was refused and which line of the user's code asked for it."""
+    from ..script.user_code import user_line  # brings pydantic, which `--help` does without
+
     # A message may quote what a file says.
     words = "\n".join(map(clean, str(error).splitlines()))
     typer.echo(f"error: {words}", err=True)
@@ -21,6 +22,8 @@ def explain(error: BaseException) -> None:
 
 def explain_failure(error: BaseException, in_run_dir: str) -> None:
     """Show what training raised, from the runner's frames on; the last line sums it up."""
+    from ..script.user_code import user_traceback
+
     typer.echo(user_traceback(error), err=True)
     first_line = next(iter(str(error).splitlines()), "")
     message = f"{type(error).__name__}: {first_line}".rstrip(": ")
