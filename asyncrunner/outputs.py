@@ -13,6 +13,7 @@ from .accounts import account_of
 from .bus import Bus
 from .journal import Journal
 from .run_dir.directory import RunDir
+from .run_dir.resume_command import resume_command
 from .settings import Progress as ProgressKind
 from .settings import Settings
 from .subscribers import Console, JsonLines, Progress
@@ -42,12 +43,13 @@ def run_outputs(
         RunDirError: If the directory is in use or cannot be written.
     """
     with ExitStack() as closing:
-        opened = None
+        opened = resume = None
         if run_dir is not None:
             opened = closing.enter_context(
                 RunDir.open(run_dir, name=name, config=config, seed=seed)
             )
             bus.identify(opened.run, opened.attempt)
+            resume = resume_command(run_dir, opened.record.attempts[-1])
             if journal != "off":
                 events = closing.enter_context(Journal(opened.journal))
                 events.attach(bus, journal, every=log_every)
@@ -57,11 +59,12 @@ def run_outputs(
         stream = sys.stderr if settings.json_stdout else sys.stdout
         kind = _progress_kind(settings.progress or progress, is_terminal=stream.isatty())
         if kind == "rich":
-            bars = Progress(stream, run_dir=run_dir)
+            bars = Progress(stream, run_dir=run_dir, resume=resume)
             closing.callback(bars.close)
             closing.callback(bars.attach(bus, every=log_every).cancel)
         elif kind == "plain":
-            closing.callback(Console(stream, run_dir=run_dir).attach(bus, every=log_every).cancel)
+            lines = Console(stream, run_dir=run_dir, resume=resume)
+            closing.callback(lines.attach(bus, every=log_every).cancel)
         said = None if kind == "none" else stream
         timeline = Timeline() if settings.profile else None
         if timeline is not None:

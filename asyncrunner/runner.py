@@ -1,7 +1,6 @@
 """The runner: a model, its optimizers, its loops and a bus, put together for a run."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, closing
@@ -18,11 +17,13 @@ from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, points_fired, subscriber_table
 from .device import pick_device
+from .dry_run import dry_run
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .launch import run_starts
 from .outputs import JournalKind, run_outputs
 from .probes import Probe, find_modules
+from .run_dir.resume_command import last_attempt, resume_command
 from .settings import ComputeMode, Progress, Settings
 from .stopping import GRACE_S, Listener, StopSignals, listening, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer, checkpointing
@@ -177,6 +178,12 @@ class Runner:
         table = subscriber_table(self.bus)
         return table if self._fired is None else f"{table}\n\n{dry_run_result(self._fired)}"
 
+    def resume_command(self) -> str | None:
+        """Return the command that continues the last run, if it has a directory and a script."""
+        run_dir = self._dir(Settings.from_environment())
+        attempt = None if run_dir is None else last_attempt(run_dir)
+        return None if run_dir is None or attempt is None else resume_command(run_dir, attempt)
+
     # Running
 
     def run(self) -> Metrics:
@@ -196,8 +203,13 @@ class Runner:
             self.train if self.train_loop is not None else self.val if self.val_loops else self.test
         )
         with stop_signals() as signals:
-            metrics = asyncio.run(run())
-            signals.leave()
+            try:
+                metrics = asyncio.run(run())
+                signals.leave()
+            except BaseException as error:
+                if command := self.resume_command():
+                    error.add_note(f"resume with: {command}")
+                raise
         return metrics
 
     async def train(
@@ -242,7 +254,8 @@ class Runner:
         assert self.train_loop is not None
         async with self._a_run(training=True) as state:
             if state.settings.dry_run:
-                return await self._dry_run(state)
+                await dry_run(state, self.train_loop, self.val_loops, self.test_loop)
+                return dict(state.metrics)
             is_resumed = await self._resume(state, state.settings.resume or resume or self.resume)
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
@@ -310,12 +323,19 @@ class Runner:
 
     def _listener(self, settings: Settings) -> Listener:
         loop, run_dir = asyncio.get_running_loop(), self._dir(settings)
+        grace_s = GRACE_S if settings.grace is None else settings.grace
         return Listener(
-            stop=lambda name: loop.call_soon_threadsafe(self._ask_to_stop, name, "signal"),
+            stop=lambda name: loop.call_soon_threadsafe(self._signalled, name, grace_s),
             hurry=lambda: loop.call_soon_threadsafe(self.bus.limit_drain, 0.0),
             stacks=None if run_dir is None else run_dir / "logs" / "stuck.txt",
-            grace_s=GRACE_S if settings.grace is None else settings.grace,
+            grace_s=grace_s,
         )
+
+    def _signalled(self, name: str, grace_s: float) -> None:
+        task = self._task
+        self._ask_to_stop(name, "signal")
+        if task is not None:
+            asyncio.get_running_loop().call_later(grace_s, task.cancel)
 
     def _ask_to_stop(self, reason: str, by: str) -> bool:
         """Have the run end after its iteration; return whether it has come so far that it can."""
@@ -398,13 +418,14 @@ class Runner:
         self.state.safe_point.ask(lambda: checkpoints.save(self.state, request))
 
     def _checkpointers(self, settings: Settings) -> tuple[Checkpointer, ...]:
-        if self.checkpoint is None or settings.dry_run:
+        given, run_dir = self.checkpoint, self._dir(settings)
+        if given is None or settings.dry_run:
             return ()
-        if self.checkpoint == "auto":
-            return () if self._dir(settings) is None else (Checkpointer(),)
-        if isinstance(self.checkpoint, Checkpointer):
-            return (self.checkpoint,)
-        return tuple(self.checkpoint)
+        if isinstance(given, Checkpointer):
+            return (given,)
+        if isinstance(given, str):
+            return () if run_dir is None else (Checkpointer(),)
+        return tuple(given)
 
     def _dir(self, settings: Settings) -> Path | None:
         return None if settings.dry_run else settings.run_dir or self.run_dir
@@ -415,29 +436,13 @@ class Runner:
             return False
         state.position.loader = getattr(self.train_loop, "open", lambda: None)()
         if choice != "auto":
-            await checkpoints.resume(state, checkpoints.checkpoint_in(Path(choice)))
+            await checkpoints.resume(state, Path(choice))
             return True
         run_dir = self._dir(state.settings)
-        savers = self._checkpointers(state.settings)
-        folders = {saver.folder(run_dir): None for saver in savers}
+        folders = {one.folder(run_dir): None for one in self._checkpointers(state.settings)}
         if run_dir is not None:
             folders[run_dir / "checkpoints"] = None
         return await checkpoints.resume_newest(state, folders)
-
-    async def _dry_run(self, state: RunState) -> Metrics:
-        """Do a little of everything, a checkpoint in a temporary place included."""
-        assert self.train_loop is not None
-        with tempfile.TemporaryDirectory(prefix="asyncrunner-") as folder:
-            await self._save(Path(folder, "checkpoint"))
-            await load_weights(state, Path(folder, "checkpoint"))
-        state.val = {}
-        await self.train_loop.run(state)
-        for name, loop in self.val_loops.items():
-            await loop.run(state, name)
-        test = self.test_loop or next((v.as_test() for v in self.val_loops.values()), None)
-        if test is not None:
-            state.metrics |= await test.run(state, "test")
-        return dict(state.metrics)
 
 
 def _is_inside_event_loop() -> bool:

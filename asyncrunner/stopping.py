@@ -52,9 +52,9 @@ logger = logging.getLogger("asyncrunner")
 class Listener(NamedTuple):
     """A run that can be asked to end."""
 
-    stop: Callable[[str], None]
+    stop: Callable[[str], object]
     """Asks it to; is told the signal's name. Called inside a signal handler."""
-    hurry: Callable[[], None]
+    hurry: Callable[[], object]
     """Asks it not to wait for background subscribers. Called inside a signal handler."""
     stacks: Path | None = None
     """Where the stacks of a run that does not end are written."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.optim import Adam, Optimizer
 from toys import (
-    alike,
     by_hand,
     epochs,
     equal,

@@ -5,8 +5,8 @@ is still writing when the next one comes, that one waits in buffers of its own, 
 then; if a third one comes, it takes the place of the one that waits, and that is reported. A best
 one is not replaced by a regular one: training waits instead.
 
-What comes of a background save is put behind the event that is being delivered: waiting for its
-subscribers would be a circle as soon as one of them waits for the saver.
+A checkpoint is written, then announced (`CheckpointSaved`), then what it replaces is deleted, and
+only then the next one is written.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from asyncrunner_events import CheckpointFailed, CheckpointSaved, CheckpointSkip
 
 from ..bus import Bus
 from ..delivery.worker import Worker
-from ..errors import CheckpointError
+from ..errors import AsyncRunnerError, CheckpointError
 from .files import write_checkpoint
 from .manifest import Manifest, Purpose
 from .staging import Staging
@@ -68,7 +68,6 @@ class Saver:
         self._free: list[Staging] = []
         self._waiting: _Write | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._announcing: set[asyncio.Task[None]] = set()
 
     @property
     def is_writing(self) -> bool:
@@ -118,13 +117,15 @@ class Saver:
     async def finish(self) -> None:
         """Wait until nothing is left to write in the background, and all of it is announced.
 
-        A subscriber waits for the writing alone: what is announced waits for the subscriber.
+        Raises:
+            AsyncRunnerError: Inside a subscriber, for which the announcement waits.
         """
         while (writing := self._writing) is not None and not writing.done():
+            if self._bus.is_inside():
+                raise AsyncRunnerError(
+                    "a subscriber that waits for the saver would wait for itself"
+                )
             await asyncio.shield(writing)
-        if not self._bus.is_inside():
-            while self._announcing:
-                await asyncio.shield(asyncio.gather(*self._announcing))
 
     def close(self) -> None:
         """End the thread."""
@@ -155,9 +156,7 @@ class Saver:
             except CheckpointError as error:
                 self._fail(write.request, write.about, error)
             else:
-                announcing = asyncio.create_task(self._announce(write.request, saved))
-                self._announcing.add(announcing)
-                announcing.add_done_callback(self._announcing.discard)
+                await self._announce(write.request, saved)
             write, self._waiting = self._waiting, None
 
     async def _announce(self, request: SaveRequest, saved: CheckpointSaved) -> None:

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigurationError, RunDirError, ScriptError, SubscriptionError
+from ..errors import (
+    CheckpointError,
+    ConfigurationError,
+    RunDirError,
+    ScriptError,
+    SubscriptionError,
+)
 from ..launch import watching
+from ..stopping import StopSignals, stop_signals
 from .failure import explain_failure
-from .signals import interrupts
 
 if TYPE_CHECKING:
     from ..script.find import Found
@@ -51,6 +57,16 @@ _Limit = Annotated[
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Try everything: two iterations, one validation batch.")
 ]
+_Resume = Annotated[
+    _Text,
+    typer.Option(metavar="auto|never|PATH", help="Where to go on from; auto is the newest."),
+]
+_RequireExact = Annotated[
+    bool, typer.Option("--require-exact", help="Refuse to resume what cannot be resumed exactly.")
+]
+_Grace = Annotated[
+    _Text, typer.Option(metavar="SECONDS", help="From a signal to the end of the process; 30.")
+]
 _Progress = Annotated[
     _Text, typer.Option(metavar="auto|rich|plain|none", help="How progress is shown.")
 ]
@@ -77,6 +93,9 @@ def run(
     max_epochs: _MaxEpochs = None,
     max_iters: _MaxIters = None,
     limit: _Limit = None,
+    resume: _Resume = None,
+    require_exact: _RequireExact = False,
+    grace: _Grace = None,
     dry_run: _DryRun = False,
     progress: _Progress = None,
     profile: _Profile = False,
@@ -98,6 +117,9 @@ def run(
         max_epochs=max_epochs,
         max_iters=max_iters,
         **_limits(limit),
+        resume=resume,
+        require_exact=require_exact or None,
+        grace=grace,
         dry_run=dry_run or None,
         progress=progress,
         profile=profile or None,
@@ -148,6 +170,17 @@ class _Report:
         if (self._settings.progress or runner.progress) == "none" and self.in_run_dir:
             self.say(self.in_run_dir.strip(" ()"))
 
+    def stopped(self, signals: StopSignals) -> None:
+        """End the process as a signal asked for, if one did; all is saved now."""
+        if signals.received is not None:
+            typer.echo(f"stopped by {signals.received.name}{self.in_run_dir}", err=True)
+            self.say_how_to_resume()
+            raise typer.Exit(signals.exit_code or 0)
+
+    def say_how_to_resume(self) -> None:
+        if self.in_run_dir and (command := self._runner.resume_command()):
+            typer.echo(f"resume with: {command}", err=True)
+
     def finished(self) -> None:
         if self._runner is None:
             typer.echo(f"{self._target} ended without starting a run", err=True)
@@ -159,23 +192,25 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
     from ..script.find import load
     from ..script.user_code import is_launcher_bug
 
-    with interrupts() as signals, watching(report.starts):
+    with stop_signals() as signals, watching(report.starts):
         try:
             found = load(target, args)
             if _shows_help(found):
                 raise typer.Exit
             report.chosen(str(found))
             found.run(_table(config))
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted{report.in_run_dir}", err=True)
-            raise typer.Exit(signals.exit_code) from None
+            report.stopped(signals)
+        except (KeyboardInterrupt, SystemExit):
+            report.stopped(signals)
+            raise
         except (typer.Exit, *_REFUSALS):
             raise
         except Exception as error:
             if is_launcher_bug(error):
                 raise
             explain_failure(error, report.in_run_dir)
-            raise typer.Exit(1) from None
+            report.say_how_to_resume()
+            raise typer.Exit(3 if isinstance(error, CheckpointError) else 1) from None
 
 
 def _shows_help(found: "Found") -> bool:

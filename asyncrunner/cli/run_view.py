@@ -11,8 +11,8 @@ from ..run_dir import Attempt, RunRecord
 from ..run_dir.find import RECORD
 from ..run_dir.lock import LOCK, Holder, holder_of
 from ..run_dir.outcome import Outcome, outcome_of
-from .checkpoints import CHECKPOINTS, as_json, listed
 from ..run_dir.resume_command import resume_command
+from .checkpoints import CHECKPOINTS, as_json, listed
 
 __all__ = ["RunView", "details", "view"]
 

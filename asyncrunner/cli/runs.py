@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError, RunDirError
-from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
 from ..run_dir.resume_command import resume_command
+from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
 if TYPE_CHECKING:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .directory import Attempt
+from pydantic import ValidationError
 
-__all__ = ["resume_command"]
+from .directory import Attempt, RunRecord
+from .find import RECORD
+
+__all__ = ["last_attempt", "resume_command"]
 
 _OPTIONS = ("name", "seed", "device", "compute", "max_epochs", "max_iters")
 _STAGES = ("train", "val", "test")
@@ -29,6 +32,15 @@ def resume_command(run_dir: Path, attempt: Attempt) -> str | None:
         go_there = f"cd {shlex.quote(str(started_in))} && "
     options = ("--resume", "auto", "--run-dir", str(run_dir), *_settings(attempt.config))
     return go_there + shlex.join(["asyncrunner", "run", *options, *attempt.argv])
+
+
+def last_attempt(run_dir: Path) -> Attempt | None:
+    """Return the last start of the run in a directory, if it can be read."""
+    try:
+        attempts = RunRecord.model_validate_json((run_dir / RECORD).read_bytes()).attempts
+    except (OSError, ValidationError):
+        return None
+    return attempts[-1] if attempts else None
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[str]:

@@ -47,11 +47,14 @@ class Progress:
     Args:
         stream: The terminal.
         run_dir: Named in the first line, if there is one.
+        resume: The command that continues the run.
     """
 
-    def __init__(self, stream: TextIO, *, run_dir: Path | None = None) -> None:
+    def __init__(
+        self, stream: TextIO, *, run_dir: Path | None = None, resume: str | None = None
+    ) -> None:
         self._screen = _screen_on(stream)
-        self._lines = Lines(run_dir)
+        self._lines = Lines(run_dir, resume)
         self._train: TaskID | None = None
         self._other: TaskID | None = None
         self._latest: str | None = None

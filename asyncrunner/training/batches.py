@@ -138,7 +138,7 @@ def _from(loader: Iterable[Any], start: int, passed_over: Callable[[], None]) ->
     if is_indexed(loader):
         passed_over()
         return (loader[idx] for idx in range(start, len(loader)))  # pyright: ignore
-    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+    if _is_over_indices(loader):
         return iter(_without(loader, start, passed_over))
     return _read_over(iter(loader), start, passed_over)
 
@@ -167,9 +167,11 @@ class _Rest(Iterable[Any]):
         return len(self._sampler) - self._start
 
 
-def _without(
-    loader: "DataLoader[Any]", start: int, passed_over: Callable[[], None]
-) -> "DataLoader[Any]":
+def _is_over_indices(loader: Any) -> bool:
+    return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _without(loader: Any, start: int, passed_over: Callable[[], None]) -> Iterable[Any]:
     """Return a loader like this one that begins later; the other one can still be used."""
     rest = copy.copy(loader)
     sampler = "sampler" if loader.batch_sampler is None else "batch_sampler"

@@ -55,11 +55,12 @@ async def save(state: RunState, request: Callable[[Manifest], SaveRequest]) -> N
 
 
 async def resume(state: RunState, path: Path) -> None:
-    """Go on from this checkpoint.
+    """Go on from this checkpoint, or the newest of this folder or run directory.
 
     Raises:
         CheckpointError: If it cannot be loaded, does not fit, or is not exact though it has to be.
     """
+    path = checkpoint_in(path)
     await _go_on_from(state, path, await _read(state, path))
 
 

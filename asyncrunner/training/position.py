@@ -12,7 +12,6 @@ from typing import Any
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -154,6 +153,7 @@ def _samples(loader: Any) -> int | None:
 def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
     if has_state(loader):
         return
+    dataset: Any = getattr(loader, "dataset", None)
     if not isinstance(loader, DataLoader):
         if batch and not is_indexed(loader):
             yield (
@@ -161,13 +161,13 @@ def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
                 f"{type(loader).__name__} has no state_dict"
             )
         return
-    dataset: Any = loader.dataset  # pyright: ignore[reportUnknownMemberType]  # of anything
     if isinstance(dataset, IterableDataset):
         if batch:
             yield f"the {batch} batches that were used are read again: it is an IterableDataset"
         return
-    sampler: Any = loader.batch_sampler or loader.sampler  # pyright: ignore[reportUnknownMemberType]
-    innermost = sampler.sampler if type(sampler) is BatchSampler else sampler
+    innermost: Any = loader.batch_sampler or loader.sampler  # pyright: ignore[reportUnknownMemberType]
+    if type(innermost) is BatchSampler:
+        innermost = innermost.sampler
     if batch and not isinstance(innermost, _KNOWN_SAMPLERS):
         yield f"{type(innermost).__name__} may draw its order in another way than PyTorch's samplers"
     if loader.persistent_workers:
@@ -176,7 +176,7 @@ def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
         yield "random numbers drawn in workers begin anew: wrap the data set in SeededDataset"
 
 
-def _draws_nothing(dataset: Dataset[Any]) -> bool:
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
+def _draws_nothing(dataset: Any) -> bool:
+    if isinstance(dataset, Subset):
+        return _draws_nothing(dataset.dataset)  # pyright: ignore[reportUnknownMemberType]
     return isinstance(dataset, TensorDataset | SeededDataset)
