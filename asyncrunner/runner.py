@@ -1,34 +1,28 @@
 """The runner: a model, its optimizers, its loops and a bus, put together for a run."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import anyio
 from torch import nn
 
-from asyncrunner_events import AfterRun, BeforeRun, Event
-
 from .bus import Bus
-from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
-from .describe import dry_run_result, points_fired, subscriber_table
+from .describe import dry_run_result, subscriber_table
 from .device import pick_device
 from .dry_run import dry_run
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
-from .launch import run_starts
-from .outputs import JournalKind, run_outputs
+from .outputs import JournalKind
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
+from .running import Running, run_dir_of
 from .settings import ComputeMode, Progress, Settings
-from .stopping import GRACE_S, Listener, StopSignals, listening, stop_signals, until_stopped
-from .subscribers.checkpointer import Checkpointer, checkpointing
+from .stopping import GRACE_S, stop_signals, until_stopped
+from .subscribers.checkpointer import Checkpointer
 from .training import checkpoints
-from .training.brackets import bracket
 from .training.build import (
     Model,
     Optimizers,
@@ -36,15 +30,16 @@ from .training.build import (
     build_optimizers,
     check_names,
     check_parts,
-    config_of,
     one_of,
 )
 from .training.schedule import positive_int
-from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import Loop, Precision, RunState
 from .training.stateful import States
 from .training.tree import snapshot
 from .training.weights import Revision, load_weights
+
+if TYPE_CHECKING:
+    from asyncrunner_events import Event
 
 Metrics = dict[str, float]
 
@@ -129,7 +124,7 @@ class Runner:
         self._states = States()
         self.add_stateful = self._states.add
         self._state: RunState | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._running: Running | None = None
         self._fired: set[type[Event]] | None = None
 
     @property
@@ -149,7 +144,7 @@ class Runner:
         Raises:
             ConfigurationError: If no run is going on.
         """
-        if self._task is None:
+        if self._running is None:
             raise ConfigurationError("there is no run to stop")
         self.state.stop(reason, by=by)
 
@@ -180,7 +175,7 @@ class Runner:
 
     def resume_command(self) -> str | None:
         """Return the command that continues the last run, if it has a directory and a script."""
-        run_dir = self._dir(Settings.from_environment())
+        run_dir = run_dir_of(self, Settings.from_environment())
         attempt = None if run_dir is None else last_attempt(run_dir)
         return None if run_dir is None or attempt is None else resume_command(run_dir, attempt)
 
@@ -240,7 +235,7 @@ class Runner:
         grace_s = Settings.from_environment().grace
         return await until_stopped(
             self._train(load, strict, revise, resume),
-            lambda: self._ask_to_stop("cancelled", "the task that awaits the run"),
+            lambda: self._running is not None and self._running.stop("cancelled", "cancellation"),
             grace_s=GRACE_S if grace_s is None else grace_s,
         )
 
@@ -252,11 +247,12 @@ class Runner:
         resume: str | Path | None,
     ) -> Metrics:
         assert self.train_loop is not None
-        async with self._a_run(training=True) as state:
+        async with self._a_run(training=True) as (running, state):
             if state.settings.dry_run:
                 await dry_run(state, self.train_loop, self.val_loops, self.test_loop)
                 return dict(state.metrics)
-            is_resumed = await self._resume(state, state.settings.resume or resume or self.resume)
+            choice = running.settings.resume or resume or self.resume
+            is_resumed = await running.resume(state, choice)
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
             await self.train_loop.run(state)
@@ -266,7 +262,7 @@ class Runner:
         """Validate on every validation set, and return the metrics."""
         if not self.val_loops:
             raise ConfigurationError("val() needs val=, which was not given")
-        async with self._a_run() as state:
+        async with self._a_run() as (_, state):
             if load is not None:
                 await load_weights(state, Path(load))
             for name, loop in self.val_loops.items():
@@ -278,71 +274,26 @@ class Runner:
         """Run the test set, and return the metrics."""
         if self.test_loop is None:
             raise ConfigurationError("test() needs test=, which was not given")
-        async with self._a_run() as state:
+        async with self._a_run() as (_, state):
             if load is not None:
                 await load_weights(state, Path(load))
             return await self.test_loop.run(state, "test")
 
     @asynccontextmanager
-    async def _a_run(self, *, training: bool = False) -> AsyncGenerator[RunState]:
-        if self._task is not None:
+    async def _a_run(self, *, training: bool = False) -> AsyncGenerator[tuple[Running, RunState]]:
+        if self._running is not None:
             raise ConfigurationError("this runner is running already: await that run first")
-        self._task = asyncio.current_task()
+
+        def build(settings: Settings) -> RunState:
+            self._state = self._built(settings, training=training)
+            return self._state
+
+        running = self._running = Running(self, build, training=training)
         try:
-            run_starts(self)
-            settings = Settings.from_environment()
-            seed = self.seed if settings.seed is None else settings.seed
-            with deterministic_algorithms(self.deterministic):
-                if seed is not None:
-                    seed_everything(seed)
-                state = self._state = self._built(settings, training=training)
-                savers = self._checkpointers(settings) if training else ()
-                with (
-                    closing(state),
-                    self._outputs(settings, seed),
-                    checkpointing(savers, self.bus, self._ask_to_save, self._dir(settings)),
-                    points_fired(self.bus, settings.dry_run) as self._fired,
-                    listening(self._listener(settings)) as signals,
-                ):
-                    points = bracket(state, None, BeforeRun, AfterRun, runner=self)
-                    async with self.bus, self._written(signals), points:
-                        yield state
+            async with running.opened() as state:
+                yield running, state
         finally:
-            self._task = None
-
-    @asynccontextmanager
-    async def _written(self, signals: StopSignals | None) -> AsyncGenerator[None]:
-        """Have all checkpoints written before the bus closes, and that in what time is left."""
-        try:
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.state.saver.finish()
-            if signals is not None and signals.deadline is not None:
-                self.bus.limit_drain(max(0.0, signals.deadline - time.monotonic()))
-
-    def _listener(self, settings: Settings) -> Listener:
-        loop, run_dir = asyncio.get_running_loop(), self._dir(settings)
-        grace_s = GRACE_S if settings.grace is None else settings.grace
-        return Listener(
-            stop=lambda name: loop.call_soon_threadsafe(self._signalled, name, grace_s),
-            hurry=lambda: loop.call_soon_threadsafe(self.bus.limit_drain, 0.0),
-            stacks=None if run_dir is None else run_dir / "logs" / "stuck.txt",
-            grace_s=grace_s,
-        )
-
-    def _signalled(self, name: str, grace_s: float) -> None:
-        task = self._task
-        self._ask_to_stop(name, "signal")
-        if task is not None:
-            asyncio.get_running_loop().call_later(grace_s, task.cancel)
-
-    def _ask_to_stop(self, reason: str, by: str) -> bool:
-        """Have the run end after its iteration; return whether it has come so far that it can."""
-        if self._task is None or self._state is None or not self.bus.is_open:
-            return False
-        self._state.stop(reason, by=by)
-        return True
+            self._fired, self._running = running.fired, None
 
     def _built(self, settings: Settings, *, training: bool) -> RunState:
         state = self._state
@@ -365,29 +316,6 @@ class Runner:
         state.begin(settings, training=training)
         return state
 
-    def _outputs(self, settings: Settings, seed: int | None) -> AbstractContextManager[None]:
-        run_dir = settings.run_dir or self.run_dir
-        config = {
-            "device": self.device,
-            "precision": self.precision,
-            "compute": settings.compute or self.compute,
-            "deterministic": self.deterministic,
-            "seed": seed,
-            "settings": settings.model_dump(exclude_defaults=True),
-            "train": None if self.train_loop is None else config_of(self.train_loop),
-        }
-        return run_outputs(
-            self.bus,
-            settings,
-            name=settings.name or self.name or (run_dir.name if run_dir else "run"),
-            run_dir=None if settings.dry_run else run_dir,
-            journal=self.journal,
-            progress=self.progress,
-            log_every=self.log_every,
-            config=config,
-            seed=seed,
-        )
-
     # Checkpoints
 
     async def save_checkpoint(self, path: str | Path) -> None:
@@ -401,48 +329,19 @@ class Runner:
             CheckpointError: If it cannot be written.
         """
         path = Path(path)
-        if self._task is None:
+        if self._running is None:
             async with self.bus:
                 await self._save(path)
+            self.state.saver.close()
         elif self.bus.is_inside():
             self.state.safe_point.ask(lambda: self._save(path))
-        elif asyncio.current_task() is self._task:
+        elif asyncio.current_task() is self._running.task:
             await self._save(path)
         else:
             await self.state.safe_point.wait_for(lambda: self._save(path))
 
     async def _save(self, path: Path) -> None:
         await checkpoints.save(self.state, lambda about: SaveRequest(path))
-
-    def _ask_to_save(self, request: Callable[[Manifest], SaveRequest]) -> None:
-        self.state.safe_point.ask(lambda: checkpoints.save(self.state, request))
-
-    def _checkpointers(self, settings: Settings) -> tuple[Checkpointer, ...]:
-        given, run_dir = self.checkpoint, self._dir(settings)
-        if given is None or settings.dry_run:
-            return ()
-        if isinstance(given, Checkpointer):
-            return (given,)
-        if isinstance(given, str):
-            return () if run_dir is None else (Checkpointer(),)
-        return tuple(given)
-
-    def _dir(self, settings: Settings) -> Path | None:
-        return None if settings.dry_run else settings.run_dir or self.run_dir
-
-    async def _resume(self, state: RunState, choice: str | Path) -> bool:
-        """Go on from where `choice` says, and return whether there was anything to go on from."""
-        if choice == "never" or (choice == "auto" and state.completed != (0, 0)):
-            return False
-        state.position.loader = getattr(self.train_loop, "open", lambda: None)()
-        if choice != "auto":
-            await checkpoints.resume(state, Path(choice))
-            return True
-        run_dir = self._dir(state.settings)
-        folders = {one.folder(run_dir): None for one in self._checkpointers(state.settings)}
-        if run_dir is not None:
-            folders[run_dir / "checkpoints"] = None
-        return await checkpoints.resume_newest(state, folders)
 
 
 def _is_inside_event_loop() -> bool:

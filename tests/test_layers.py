@@ -16,7 +16,7 @@ LAYERS = (
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "probes"},
     {"subscribers"},
-    {"accounts", "describe", "dry_run", "outputs", "runner"},
+    {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
     {"script", "cli", "examples", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""

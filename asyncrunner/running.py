@@ -1,0 +1,181 @@
+"""A run that is going on: what is opened around the loops, and closed after them, whatever happens.
+
+From the outside in: the seed and the state, the run directory with journal and progress, the
+checkpointers, the signals, the bus, and the first and last mount points. On the way out, in this
+order: `AfterRun`, all checkpoints written, background subscribers drained, the directory released.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from asyncrunner_events import AfterRun, BeforeRun, Event
+
+from .checkpoint import Manifest
+from .checkpoint.saver import SaveRequest
+from .describe import points_fired
+from .launch import run_starts
+from .outputs import run_outputs
+from .settings import Settings
+from .stopping import GRACE_S, Listener, StopSignals, listening
+from .subscribers.checkpointer import Checkpointer, checkpointing
+from .training import checkpoints
+from .training.brackets import bracket
+from .training.build import config_of
+from .training.seeding import deterministic_algorithms, seed_everything
+from .training.state import RunState
+
+if TYPE_CHECKING:
+    from .runner import Runner
+
+
+class Running:
+    """One run of a runner.
+
+    Args:
+        runner: The runner.
+        build: Returns the state to work on, once everything is seeded.
+        training: Whether it is to train, and so to save checkpoints.
+    """
+
+    def __init__(
+        self, runner: "Runner", build: Callable[[Settings], RunState], *, training: bool
+    ) -> None:
+        self._runner = runner
+        self._build = build
+        self._training = training
+        self.settings = Settings.from_environment()
+        self.run_dir = run_dir_of(runner, self.settings)
+        self.task = asyncio.current_task()
+        """The task that runs it."""
+        self.fired: set[type[Event]] | None = None
+        """In a dry run, the mount points that were reached."""
+        self._state: RunState | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[RunState]:
+        """Be in the run: between `BeforeRun` and `AfterRun`."""
+        runner, settings = self._runner, self.settings
+        run_starts(runner)
+        seed = runner.seed if settings.seed is None else settings.seed
+        with deterministic_algorithms(runner.deterministic):
+            if seed is not None:
+                seed_everything(seed)
+            state = self._state = self._build(settings)
+            with (
+                closing(state),
+                self._outputs(seed),
+                checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
+                points_fired(runner.bus, settings.dry_run) as self.fired,
+                listening(self._listener()) as signals,
+            ):
+                points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
+                async with runner.bus, self._all_written(state, signals), points:
+                    yield state
+
+    async def resume(self, state: RunState, choice: str | Path) -> bool:
+        """Go on from where `choice` says, and return whether there was anything to go on from.
+
+        Args:
+            state: The run's state.
+            choice: `"auto"`, `"never"`, or a checkpoint, a folder of some or a run directory.
+
+        Raises:
+            CheckpointError: If there is something, and it cannot be used.
+        """
+        if choice == "never" or (choice == "auto" and state.completed != (0, 0)):
+            return False
+        state.position.loader = getattr(self._runner.train_loop, "open", lambda: None)()
+        if choice != "auto":
+            await checkpoints.resume(state, Path(choice))
+            return True
+        folders = {one.folder(self.run_dir): None for one in self._checkpointers()}
+        if self.run_dir is not None:
+            folders[self.run_dir / "checkpoints"] = None
+        return await checkpoints.resume_newest(state, folders)
+
+    def stop(self, reason: str, by: str) -> bool:
+        """Have the run end after its iteration; return whether it has come so far that it can."""
+        if self._state is None or not self._runner.bus.is_open:
+            return False
+        self._state.stop(reason, by=by)
+        return True
+
+    @asynccontextmanager
+    async def _all_written(
+        self, state: RunState, signals: StopSignals | None
+    ) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await state.saver.finish()
+            if signals is not None and signals.deadline is not None:
+                left_s = signals.deadline - time.monotonic()
+                self._runner.bus.limit_drain(max(0.0, left_s))
+
+    def _listener(self) -> Listener:
+        loop, bus = asyncio.get_running_loop(), self._runner.bus
+        grace_s = GRACE_S if self.settings.grace is None else self.settings.grace
+
+        def stop(signal_name: str) -> None:
+            loop.call_soon_threadsafe(self._signalled, signal_name, grace_s)
+
+        return Listener(
+            stop=stop,
+            hurry=lambda: loop.call_soon_threadsafe(bus.limit_drain, 0.0),
+            stacks=None if self.run_dir is None else self.run_dir / "logs" / "stuck.txt",
+            grace_s=grace_s,
+        )
+
+    def _signalled(self, name: str, grace_s: float) -> None:
+        self.stop(name, "signal")
+        if self.task is not None:
+            asyncio.get_running_loop().call_later(grace_s, self.task.cancel)
+
+    def _save(self, request: Callable[[Manifest], SaveRequest]) -> None:
+        state = self._runner.state
+        state.safe_point.ask(lambda: checkpoints.save(state, request))
+
+    def _checkpointers(self) -> tuple[Checkpointer, ...]:
+        given = self._runner.checkpoint
+        if given is None or self.settings.dry_run or not self._training:
+            return ()
+        if isinstance(given, Checkpointer):
+            return (given,)
+        if isinstance(given, str):
+            return () if self.run_dir is None else (Checkpointer(),)
+        return tuple(given)
+
+    def _outputs(self, seed: int | None) -> AbstractContextManager[None]:
+        runner, settings, run_dir = self._runner, self.settings, self.run_dir
+        config = {
+            "device": runner.device,
+            "precision": runner.precision,
+            "compute": settings.compute or runner.compute,
+            "deterministic": runner.deterministic,
+            "seed": seed,
+            "settings": settings.model_dump(exclude_defaults=True),
+            "train": None if runner.train_loop is None else config_of(runner.train_loop),
+        }
+        return run_outputs(
+            runner.bus,
+            settings,
+            name=settings.name or runner.name or (run_dir.name if run_dir else "run"),
+            run_dir=run_dir,
+            journal=runner.journal,
+            progress=runner.progress,
+            log_every=runner.log_every,
+            config=config,
+            seed=seed,
+        )
+
+
+def run_dir_of(runner: "Runner", settings: Settings) -> Path | None:
+    """Return where a run is kept; a dry run is not."""
+    return None if settings.dry_run else settings.run_dir or runner.run_dir
