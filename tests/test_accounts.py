@@ -150,7 +150,7 @@ def test_a_killed_run_leaves_the_figures_of_the_one_before(tmp_path: Path):
     ) as process:
         output: IO[bytes] | None = process.stdout
         assert output is not None
-        assert output.readline() == b"0\n"
+        assert output.readline() == b"1\n"
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / "run" / "subscribers.json").read_bytes() == figures
     assert RunAccount.read(tmp_path / "run").attempt == 0
