@@ -27,7 +27,7 @@ _POSITIONS: dict[str, tuple[int, int, str | None]] = {
     "before_train_epoch": (1, 225, "train"),
     "after_train_epoch": (1, 450, "train"),
     "val": (2, 450, "val"),
-    "checkpoint": (1, 450, "train"),
+    "checkpoint": (2, 450, "train"),
     "resumed": (2, 450, None),
     "after_train": (5, 1125, "train"),
     "test": (5, 1125, "test"),
