@@ -5,9 +5,10 @@
 #   asyncrunner_events   the events, and their form on the wire (pydantic only)
 #   bus, journal         delivery; a file of events (anyio, no torch)
 #   device, checkpoint   waiting for the device; files that survive (torch)
+#   data                 samplers and data sets that come out the same in a resumed run
 #   loops, evaluation    training, validation, test: every mount point in plain sight
-#   subscribers          what listens by default: console, progress
-#   runner               model, optimizers, loops and a bus, put together
+#   subscribers          what listens by default: console, progress, checkpointer
+#   runner, running      model, optimizers, loops and a bus, put together; a run of them
 #   script, cli          `asyncrunner run train.py`
 
 from importlib import import_module
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from .loops import EpochTrainLoop as EpochTrainLoop
     from .loops import IterTrainLoop as IterTrainLoop
     from .runner import Runner as Runner
+    from .subscribers.checkpointer import Checkpointer as Checkpointer
 
 __version__ = "0.1.0"
 __all__ = [
     "Bus",
+    "Checkpointer",
     "EpochTrainLoop",
     "IterTrainLoop",
     "Runner",
@@ -39,6 +42,7 @@ __all__ = [
 
 _HOME = {
     "Bus": "bus",
+    "Checkpointer": "subscribers.checkpointer",
     "EpochTrainLoop": "loops",
     "IterTrainLoop": "loops",
     "Runner": "runner",

@@ -192,7 +192,7 @@ def test_an_event_of_a_newer_writer_is_kept_as_it_came():
     assert type(read) is UnknownEvent
     assert read.kind == "checkpoint_shared"
     assert read.data["size_bytes"] == 1_254_096
-    assert (read.seq, read.epoch, read.iter) == (1286, 1, 450)
+    assert (read.seq, read.epoch, read.iter) == (1286, 2, 450)
     assert read.to_json() == line
 
 
