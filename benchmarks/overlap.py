@@ -13,16 +13,12 @@ coroutine that wants to run every millisecond beside steps of 14 ms, for each `c
 
 import argparse
 import asyncio
-import os
-import platform
 import statistics
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +26,8 @@ from torch import Tensor, nn
 
 from asyncrunner import EpochTrainLoop, Runner, events
 
-README = Path(__file__).with_name("README.md")
+from .report import machine, write_between_markers
+
 WIDTH, DRAIN_S = 256, 0.2
 
 
@@ -304,32 +301,6 @@ def beside_a_long_step(rounds: int, iterations: int) -> list[str]:
         cells = [f"{statistics.median(each):.3f}", *(f"{value:.2f}" for value in ms)]
         lines.append(f"| {compute} | {' | '.join(cells)} |")
     return lines
-
-
-def machine() -> str:
-    """Return a line that says when, on what and with what this was measured."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [
-        line.partition(": ")[2]
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else ())
-        if line.startswith("model name")
-    ]
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {models[0] if models else platform.machine()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, one thread. Ratios to the bare loop."
-    )
-
-
-def write_between_markers(name: str, lines: list[str]) -> None:
-    """Put the lines into README.md, between its two markers of that name."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    text = README.read_text("utf-8")
-    before, found, rest = text.partition(start)
-    _, found_end, after = rest.partition(end)
-    if not (found and found_end):
-        raise SystemExit(f"{README} has no {start} and {end}")
-    README.write_text(f"{before}{start}\n\n" + "\n".join(lines) + f"\n\n{end}{after}", "utf-8")
 
 
 async def _port_and_tables(rounds: int, iterations: int) -> list[str]:
