@@ -19,6 +19,8 @@ more by several steps.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import statistics
 import types
@@ -112,6 +114,7 @@ class Compute:
         self._worker.close()
 
     def _move(self) -> None:
+        _share_memory()
         self.in_thread = True
         self.publish = self._publish
 
@@ -154,6 +157,19 @@ class Compute:
         torch.set_num_threads(self._threads)
         if self._device.type != "cpu":
             torch.accelerator.set_device_index(self._device)
+
+
+_M_ARENA_MAX = -8
+
+
+def _share_memory() -> None:
+    """Have threads that begin from now on allocate where the main thread does, under glibc.
+
+    It gives each thread an arena of its own, and returns what is freed there to the system by tens of
+    megabytes: with 100 MB of gradients, faulted in again in every step, a step of 29 ms took 33 to 38.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 @types.coroutine

@@ -8,13 +8,14 @@ order: `AfterRun`, all checkpoints written, background subscribers drained, the 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncrunner_events import AfterRun, BeforeRun, Event
+from asyncrunner_events import AfterRun, AfterTrainIter, BeforeRun, Event
 
 from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
@@ -71,6 +72,7 @@ class Running:
                 closing(state),
                 self._outputs(seed),
                 checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
+                self._buffers_made(),
                 points_fired(runner.bus, settings.dry_run) as self.fired,
                 listening(self._listener()) as signals,
             ):
@@ -141,6 +143,16 @@ class Running:
     def _save(self, request: Callable[[Manifest], SaveRequest]) -> None:
         state = self._runner.state
         state.safe_point.ask(lambda: checkpoints.save(state, request))
+
+    def _buffers_made(self) -> AbstractContextManager[object]:
+        def prepare(_: AfterTrainIter) -> None:
+            state = self._runner.state
+            state.safe_point.ask(partial(checkpoints.prepare, state))
+
+        if not self._checkpointers():
+            return nullcontext()
+        # An optimizer has its state after its first step.
+        return self._runner.subscribe(AfterTrainIter, prepare, once=True, name="checkpoint buffers")
 
     def _checkpointers(self) -> tuple[Checkpointer, ...]:
         given = self._runner.checkpoint

@@ -10,6 +10,7 @@ only then the next one is written.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ class Saver:
         """Whether a write is in flight in the background."""
         return self._writing is not None and not self._writing.done()
 
+    def prepare(self, content: Mapping[str, Any]) -> None:
+        """Have the thread make buffers for such content, so that the first save is a copy as well."""
+        self._worker.give(partial(self._prepare, Staging(), content))
+
     async def save(self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]) -> None:
         """Write a checkpoint; in the background if it is to be, else return when it is durable.
 
@@ -130,6 +135,11 @@ class Saver:
     def close(self) -> None:
         """End the thread."""
         self._worker.close()
+
+    def _prepare(self, staging: Staging, content: Mapping[str, Any]) -> None:
+        with contextlib.suppress(Exception):  # what is wrong is said when it is to be saved
+            staging.prepare(content)
+            self._free.append(staging)
 
     def _taken(self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]) -> _Write:
         staging = self._free.pop() if self._free else Staging()

@@ -44,7 +44,15 @@ class Staging:
         with torch.inference_mode(False), torch.no_grad(), Rest():
             return self._take(content)
 
-    def _take(self, content: Mapping[str, Any]) -> dict[str, Any]:
+    def prepare(self, content: Mapping[str, Any]) -> None:
+        """Make the buffers for such content and have their memory mapped, which takes ten copies."""
+        with torch.inference_mode(False):
+            self._plan(content)
+            for buffer in self._buffers.values():
+                buffer.zero_()
+
+    def _plan(self, content: Mapping[str, Any]) -> "dict[str, _Plain]":
+        """Find a place for each tensor, and return the tensors."""
         tensors = {key: _plain_tensors(value) for key, value in content.items()}
         forms = {key: [_form(same[0]) for same in plain.values()] for key, plain in tensors.items()}
         if forms != self._forms:  # finding places takes most of the time if tensors are small
@@ -52,6 +60,10 @@ class Staging:
             self._make_room(tensors)
             self._places = {key: list(self._placed(key, plain)) for key, plain in tensors.items()}
             self._forms = forms
+        return tensors
+
+    def _take(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        tensors = self._plan(content)
         devices: set[torch.device] = set()
         views: dict[str, dict[int, torch.Tensor]] = {}
         for key, plain in tensors.items():

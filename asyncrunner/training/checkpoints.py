@@ -54,6 +54,11 @@ async def save(state: RunState, request: Callable[[Manifest], SaveRequest]) -> N
     await state.saver.save(wanted, about, content)
 
 
+async def prepare(state: RunState) -> None:
+    """Have buffers made for checkpoints, beside the training."""
+    state.saver.prepare(checkpoint_of(state))
+
+
 async def resume(state: RunState, path: Path) -> None:
     """Go on from this checkpoint, or the newest of this folder or run directory.
 
