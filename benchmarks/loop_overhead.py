@@ -1,6 +1,6 @@
 """What the runner adds to an iteration, beside a bare PyTorch loop.
 
-    python benchmarks/loop_overhead.py [--rounds 9] [--iterations 3000] [--device cpu]
+    python -m benchmarks.loop_overhead [--rounds 9] [--iterations 3000] [--device cpu]
 
 One model, one batch, one optimizer. The bare loop and the runner take turns, round after round, in
 one process, so that a machine that gets slower slows both. Printed are medians over the rounds of
@@ -9,6 +9,9 @@ the time per iteration and of its difference to the bare loop of the same round.
 - `nothing`: no subscriber, no journal, no progress.
 - `typical`: three subscribers that count (two coroutines, one plain function, on `BeforeTrainIter`
   and `AfterTrainIter`), and one that logs `MetricsReady` every 10 iterations.
+- `probe, off`: `nothing`, and a probe of every module that is due in no iteration of the run: what
+  it costs between those that are.
+- `probe, 1000`: the same, due in every 1000th iteration, statistics included.
 - `journal`: `typical`, and a journal of facts and epochs in a real file.
 - `everything`: `typical`, and every event in the journal.
 
@@ -22,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -109,8 +112,21 @@ def typical(runner: Runner) -> None:
         lines.append(f"iter {event.iter}  loss {event.metrics['loss']:.4f}")
 
 
-def measure(rounds: int, iterations: int, device: str) -> dict[str, list[float]]:
-    """Return µs an iteration of every case, round by round."""
+def probed(every: int) -> Callable[[Runner], None]:
+    """Return what probes every module."""
+
+    def subscribe(runner: Runner) -> None:
+        measured: list[events.ModuleMeasured] = []
+        runner.subscribe(events.ModuleMeasured, measured.append)
+        runner.probe("*", every=every)
+
+    return subscribe
+
+
+def measure(
+    rounds: int, iterations: int, device: str, names: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Return µs an iteration of the named cases, or of all of them, round by round."""
     batches = [(torch.randn(32, 16, device=device), torch.randn(32, 1, device=device))] * iterations
     taken: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -123,11 +139,14 @@ def measure(rounds: int, iterations: int, device: str) -> dict[str, list[float]]
             "bare": lambda: bare(batches, device),
             "nothing": lambda: with_runner(batches, device),
             "typical": lambda: with_runner(batches, device, subscribe=typical),
+            "probe, off": lambda: with_runner(batches, device, subscribe=probed(iterations + 1)),
+            "probe, 1000": lambda: with_runner(batches, device, subscribe=probed(1000)),
             "journal": lambda: journaled("epochs"),
             "everything": lambda: journaled("all"),
         }
         for number in range(rounds + 1):
-            for name, case in cases.items():
+            for name in names or cases:
+                case = cases[name]
                 began = time.perf_counter()
                 case()
                 spent = time.perf_counter() - began
@@ -136,6 +155,12 @@ def measure(rounds: int, iterations: int, device: str) -> dict[str, list[float]]
             print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return taken
+
+
+def over_bare(taken: dict[str, list[float]], name: str) -> tuple[float, float]:
+    """Return the µs that a case adds to an iteration, here and scaled to a bare loop of `BARE_US`."""
+    over = statistics.median(a - b for a, b in zip(taken[name], taken["bare"], strict=True))
+    return over, over * BARE_US / statistics.median(taken["bare"])
 
 
 def main() -> None:
@@ -147,20 +172,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     taken = measure(options.rounds, options.iterations, options.device)
-    bare_us = statistics.median(taken["bare"])
 
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {options.device},")
     print(f"{options.rounds} rounds of {options.iterations} iterations, medians")
     print(f"\n{'case':<12}{'µs/iter':>10}{'over bare':>12}{'ratio':>9}{'goal':>8}")
     verdicts: list[str] = []
     for name, times in taken.items():
-        over = statistics.median(a - b for a, b in zip(times, taken["bare"], strict=True))
+        over, scaled = over_bare(taken, name)
         ratio = statistics.median(a / b for a, b in zip(times, taken["bare"], strict=True))
         goal = GOALS_US.get(name)
         shown = "" if goal is None else f"+{goal:.0f}"
         print(f"{name:<12}{statistics.median(times):>10.1f}{over:>+12.1f}{ratio:>9.3f}{shown:>8}")
         if goal is not None:
-            scaled = over * BARE_US / bare_us
             met = "met" if over <= goal else "met as a share" if scaled <= goal else "missed"
             verdicts.append(f"{name} +{over:.1f} µs ({scaled:.1f} at a bare loop of 92): {met}")
     print(f"\ngoals: {'; '.join(verdicts)}")

@@ -1,6 +1,6 @@
 """What publishing an event costs, beside plain calls and beside other event systems.
 
-    python benchmarks/publish.py [--rounds 21] [--events 500] [--json]
+    python -m benchmarks.publish [--rounds 21] [--events 500] [--json]
     pip install blinker pyee bubus        # to have those of them beside it
 
 Every case builds `AfterTrainIter` events, or an equal event of that system, and gives each to

@@ -1,6 +1,6 @@
 """Draws what ran when in a few iterations of a real run, from its trace.
 
-    python benchmarks/timeline.py [--compute thread]
+    python -m benchmarks.timeline [--compute thread]
 
 Trains a small model on scikit-learn's digits with `ASYNCRUNNER_PROFILE=1`, with one blocking subscriber and
 two in the background, and draws `timeline.svg` beside this file from the `trace.json` of that run.
