@@ -1,6 +1,7 @@
 """The plain PyTorch loop, with what the case asks for written into it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,9 +9,17 @@ from torch import nn
 
 from .work import LOG_EVERY, REPORT_EVERY, SAVE_EVERY, WAIT_S, Work, main, newest_kept
 
+Save = Callable[[Work, nn.Module, torch.optim.Optimizer, int], Path]
+"""Writes a checkpoint after so many iterations, and returns where it is."""
+
 
 def train(work: Work) -> None:
     """Train, and do between two iterations what is to be done."""
+    train_saving(work, save)
+
+
+def train_saving(work: Work, save: Save) -> None:
+    """Train, with a function that saves."""
     model = work.model()
     optimizer = work.optimizer(model)
     saved: list[Path] = []

@@ -85,7 +85,8 @@ def in_case(all_of_them: list[Contender], case: CaseName) -> Iterator[Contender]
     """Yield the contenders of a case."""
     for contender in all_of_them:
         yield contender
-        if case == "checkpoint" and contender.module in ASYNC_IF_ASKED:
+        asked = contender.module in ASYNC_IF_ASKED and not contender.in_background
+        if case == "checkpoint" and asked:
             yield Contender(contender.module, contender.python, in_background=True)
 
 

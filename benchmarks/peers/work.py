@@ -90,6 +90,8 @@ class Result:
     """Memory of the process at its peak, where that is known."""
     left_mb: float
     """Files that are left in the run's folder."""
+    pause_s: float
+    """What an iteration with a save takes more than the usual one, if it is one of those cases."""
     versions: dict[str, str]
     """Of the packages that were measured."""
 
@@ -207,8 +209,16 @@ def measured(train: Train, job: Job, packages: tuple[str, ...]) -> Result:
         others=None if others is None else others / (ended - began),
         peak_mb=_peak_mb(),
         left_mb=left / 1e6,
+        pause_s=_pause_s(work.ticks),
         versions={package: version(package) for package in packages},
     )
+
+
+def _pause_s(ticks: list[float]) -> float:
+    """Return the median over the saves; the first one, which also pays for memory, is one of them."""
+    times = [b - a for a, b in pairwise(ticks)]
+    with_save = times[SAVE_EVERY - 1 :: SAVE_EVERY]
+    return statistics.median(with_save) - statistics.median(times) if with_save else 0.0
 
 
 def rows_for(train: Train, job: Job) -> int:
