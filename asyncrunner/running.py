@@ -76,6 +76,8 @@ class Running:
                 points_fired(runner.bus, settings.dry_run) as self.fired,
                 listening(self._listener()) as signals,
             ):
+                if signals is not None:
+                    signals.leave()  # one that ended a run before this one ends the program
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
                 async with runner.bus, self._all_written(state, signals), points:
                     yield state

@@ -4,30 +4,27 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from . import by_hand
 from .work import Work, main
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 
 def train(work: Work) -> None:
     """Train, and save in the background; a save waits for the one before it."""
     warnings.simplefilter("ignore")  # that there is one process only
-    pending: list[Future] = []
+    pending: list[Any] = []
 
     def save(work: Work, model: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> Path:
         while pending:
             pending.pop().result()
         path = work.folder / str(done)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        pending.append(dcp.async_save(state, checkpoint_id=path))
+        pending.append(async_save(state, checkpoint_id=path))
         return path
 
     by_hand.train_saving(work, save)
