@@ -227,12 +227,10 @@ class EpochTrainLoop(TrainLoop):
             if not state.position.is_inside:
                 await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
             while state.epoch < max_epochs and not state.stopping:
-                with unchanged(
-                    state.position.is_inside
-                ):  # a subscriber has drawn its numbers before
+                with unchanged(state.position.is_inside):  # what is drawn here was drawn before
                     await publish(BeforeTrainEpoch)
                 state.model.train()
-                is_complete = await self._train_epoch(state, loader, num_batches, limit)
+                is_complete = await self._train_epoch(state, loader, num_batches)
                 if is_complete and state.accumulated and state.epoch + 1 == max_epochs:
                     await self._end_last_group(state, state.position.batch(state.iter))
                 await state.publish_landed(wait=True)  # the loop awaits the device here
@@ -245,16 +243,10 @@ class EpochTrainLoop(TrainLoop):
                     state.epoch += 1
                     await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
 
-    async def _train_epoch(
-        self, state: RunState, loader: Loader, num_batches: int | None, limit: int | None
-    ) -> bool:
+    async def _train_epoch(self, state: RunState, loader: Loader, num_batches: int | None) -> bool:
         """Train on the batches of an epoch that are not done yet; return whether all are now."""
-        start = state.position.begin(loader, state.epoch, state.iter)
-        rest = batches(
-            loader, "train", start=start, limit=limit, passed_over=state.position.passed_over
-        )
         began = time.perf_counter()
-        async with aclosing(rest) as epoch:
+        async with aclosing(_rest_of_pass(state, loader, state.epoch)) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
                 if state.stopping:
@@ -302,22 +294,15 @@ class IterTrainLoop(TrainLoop):
                 await state.safe_point.reach()
 
     async def _train_iters(self, state: RunState, loader: Loader, max_iters: int) -> None:
-        limit, position = state.limit("train"), state.position
         while not state.stopping and state.iter < max_iters:
-            start = position.begin(loader, position.number, state.iter)
-            rest = batches(
-                loader, "train", start=start, limit=limit, passed_over=position.passed_over
-            )
-            if await self._train_pass(state, rest, max_iters):
-                position.pass_done(state.iter)
+            if await self._train_pass(state, loader, max_iters):
+                state.position.pass_done(state.iter)
 
-    async def _train_pass(
-        self, state: RunState, rest: AsyncGenerator[tuple[int, Any]], max_iters: int
-    ) -> bool:
+    async def _train_pass(self, state: RunState, loader: Loader, max_iters: int) -> bool:
         """Train on the rest of a pass over the loader; return whether it came to its end."""
         began = time.perf_counter()
-        async with aclosing(rest) as batches_left:
-            async for _, batch in batches_left:
+        async with aclosing(_rest_of_pass(state, loader, state.position.number)) as rest:
+            async for _, batch in rest:
                 await self._train_iter(state, state.iter, max_iters, batch, began)
                 is_last = state.iter == max_iters
                 await self._validate(state, state.iter, is_last=is_last)
@@ -325,3 +310,11 @@ class IterTrainLoop(TrainLoop):
                     return False
                 began = time.perf_counter()
         return True
+
+
+def _rest_of_pass(state: RunState, loader: Loader, number: int) -> AsyncGenerator[tuple[int, Any]]:
+    """Yield index and batch of a pass over the loader, from where a run is resumed."""
+    position = state.position
+    start = position.begin(loader, number, state.iter)
+    limit, passed_over = state.limit("train"), position.passed_over
+    return batches(loader, "train", start=start, limit=limit, passed_over=passed_over)
