@@ -284,12 +284,15 @@ class IterTrainLoop(TrainLoop):
         async with bracket(state, "train", BeforeTrain, AfterTrain):
             state.put_generators_back()
             await self._validate(state, state.iter, is_last=state.iter == max_iters)
-            if state.iter < max_iters and not state.stopping:
+            is_done = state.iter >= max_iters and state.ended_at == state.iter
+            if not is_done and not state.stopping:
                 with unchanged(state.position.is_inside):
                     await publish(BeforeTrainEpoch)
                 state.model.train()
                 await self._train_iters(state, loader, max_iters)
                 await state.publish_landed(wait=True)  # the loop awaits the device here
+                if state.iter == max_iters:
+                    state.ended_at = state.iter
                 await publish(AfterTrainEpoch, is_complete=state.iter == max_iters)
                 await state.safe_point.reach()
 

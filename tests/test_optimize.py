@@ -114,7 +114,7 @@ async def test_fewer_iterations_than_a_group_are_averaged_over_what_there_is():
     assert alike(weights(runner), by_hand([points(2)]))
 
 
-async def test_a_group_that_a_stop_cut_off_is_forgotten_and_the_next_one_is_whole():
+async def test_a_group_that_a_stop_cut_off_goes_on_in_the_next_run():
     runner = fit(epochs(1, loader=points(6), accumulate=3))
     stop = runner.subscribe(
         AfterTrainIter, lambda _: runner.stop("enough"), where=lambda e: e.iter == 1
@@ -124,8 +124,7 @@ async def test_a_group_that_a_stop_cut_off_is_forgotten_and_the_next_one_is_whol
     stop.cancel()
     await runner.train()
     batches = points(6)
-    expected = by_hand([batches[2:3], batches[3:]])  # the rest of the first group, then the next
-    assert alike(weights(runner), expected)
+    assert alike(weights(runner), by_hand([batches[:3], batches[3:]]))
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

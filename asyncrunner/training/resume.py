@@ -5,7 +5,7 @@ epoch, iter, batch              what is completed: batches of the epoch, or pass
 accumulated, gradients          what an accumulation group has gathered
 data                            the position in the data, and the generators of random numbers
 stateful                        the states of other objects, by name
-metrics, validated              the last validation, and how far validation has come
+metrics, validated, ended_at    the last validation, and what was done at the last iteration
 setup                           what the numbers depend on beside all this
 """
 
@@ -39,6 +39,7 @@ def checkpoint_of(state: RunState) -> dict[str, Any]:
         "stateful": {name: thing.state_dict() for name, thing in state.stateful().items()},
         "metrics": dict(state.metrics),
         "validated": dict(state.validated),
+        "ended_at": state.ended_at,
         "setup": _setup(state),
     }
 
@@ -75,6 +76,7 @@ def _restored(state: RunState, checkpoint: Mapping[str, Any]) -> Iterator[str]:
     state.gathered = checkpoint["accumulated"], checkpoint["gradients"]
     state.metrics = dict(checkpoint["metrics"])
     state.validated = dict(checkpoint["validated"])
+    state.ended_at = checkpoint["ended_at"]
     state.position.load_state_dict(checkpoint["data"])
     yield from restore_states(state.stateful(), checkpoint["stateful"])
     setup = _setup(state)

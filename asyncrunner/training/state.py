@@ -19,11 +19,12 @@ from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .batches import Loader
-from .optimize import restore_gradients
+from .optimize import gradients_of, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
 from .safe_point import SafePoint
 from .stateful import Stateful, States
+from .tree import snapshot
 
 if TYPE_CHECKING:
     from ..evaluation import ValLoop
@@ -61,6 +62,8 @@ class RunState:
     """The metrics of the last validation on each data set."""
     validated: dict[str, int] = field(default_factory=dict[str, int])
     """By data set, how many epochs (iterations) were completed when it was last validated on."""
+    ended_at: int | None = None
+    """Iterations after which an iteration loop has ended its epoch."""
     before_validation: DataRandomness | None = None
     """The generators when the validation that is on began: it is done again after a stop."""
     position: DataPosition = field(default_factory=DataPosition)
@@ -91,7 +94,7 @@ class RunState:
     accumulated: int = 0
     """Iterations whose gradients the optimizers have not stepped with yet."""
     gathered: tuple[int, Mapping[str, torch.Tensor]] = (0, {})
-    """`accumulated` and those gradients, from a checkpoint, until training begins."""
+    """`accumulated` and those gradients, from a checkpoint or the run before, for the next one."""
     blocked_ns: int = 0
     """`bus.blocking_ns` when the times of the iteration before were taken."""
     cleanup_s: float = 30.0
@@ -144,7 +147,6 @@ class RunState:
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter = self.completed
-        self.gathered = (0, {})
         if self._left_off is not None:
             self.position.load_state_dict(self._left_off)
         self.bus.progress.update(max_epochs=None, max_iters=None, stage=None)
@@ -160,6 +162,9 @@ class RunState:
             self.completed, self.position = (0, 0), DataPosition()
         if self.completed[1]:
             self._left_off = self.position.state_dict(self.completed[1], self.randomness())
+        is_sound = self.accumulated and self.failure is None
+        gathered = snapshot(gradients_of(self.model)) if is_sound else {}
+        self.gathered = (self.accumulated if is_sound else 0, gathered)
 
     def begin_training(
         self, loader: Loader, *, max_epochs: int | None, max_iters: int | None
