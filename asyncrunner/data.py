@@ -8,7 +8,7 @@ number of workers, in any process.
 import random
 import sys
 from collections.abc import Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -44,7 +44,8 @@ class SeededSampler(Sampler[int]):
         if not self.shuffle:
             return iter(range(len(self)))
         generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
-        return iter(torch.randperm(len(self), generator=generator).tolist())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # untyped in torch
+        order = torch.randperm(len(self), generator=generator)
+        return iter(cast("list[int]", order.tolist()))  # pyright: ignore[reportUnknownMemberType]
 
 
 class SeededDataset(Dataset[T_co]):

@@ -7,7 +7,7 @@ works for every loader whose order depends on nothing but generators and the epo
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import (
     BatchSampler,
@@ -165,7 +165,7 @@ def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
         if batch:
             yield f"the {batch} batches that were used are read again: it is an IterableDataset"
         return
-    innermost: Any = loader.batch_sampler or loader.sampler  # pyright: ignore[reportUnknownMemberType]
+    innermost = cast("Any", loader.batch_sampler or loader.sampler)  # pyright: ignore[reportUnknownMemberType]
     if type(innermost) is BatchSampler:
         innermost = innermost.sampler
     if batch and not isinstance(innermost, _KNOWN_SAMPLERS):

@@ -162,9 +162,9 @@ class RunState:
             self.completed, self.position = (0, 0), DataPosition()
         if self.completed[1]:
             self._left_off = self.position.state_dict(self.completed[1], self.randomness())
-        is_sound = self.accumulated and self.failure is None
-        gathered = snapshot(gradients_of(self.model)) if is_sound else {}
-        self.gathered = (self.accumulated if is_sound else 0, gathered)
+        accumulated = self.accumulated if self.failure is None else 0
+        gradients = gradients_of(self.model) if accumulated else {}
+        self.gathered = (accumulated, snapshot(gradients))
 
     def begin_training(
         self, loader: Loader, *, max_epochs: int | None, max_iters: int | None

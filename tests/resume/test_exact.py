@@ -1,5 +1,6 @@
 """A resumed run does what the one before would have done: the same bits, and the same events."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from asyncrunner.events import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 
-POINTS: dict[str, tuple[type[Event], Any]] = {
+Where = Callable[[Any], bool]
+POINTS: dict[str, tuple[type[Event], Where]] = {
     "before training": (BeforeTrain, lambda e: True),
     "the first iteration": (AfterTrainIter, lambda e: e.iter == 0),
     "within an epoch": (AfterTrainIter, lambda e: e.iter == 8),
@@ -37,7 +39,7 @@ POINTS: dict[str, tuple[type[Event], Any]] = {
     "the last iteration": (AfterTrainIter, lambda e: e.iter == 17),
     "the end": (AfterTrain, lambda e: True),
 }
-STOPS: dict[str, tuple[type[Event], Any]] = {
+STOPS: dict[str, tuple[type[Event], Where]] = {
     "in an iteration": (BeforeTrainIter, lambda e: e.iter == 7),
     "at the last batch": (AfterTrainIter, lambda e: e.iter == 5),
     "in the first validation": (BeforeValIter, lambda e: e.iter == 12 and e.dataset == "noisy"),

@@ -73,9 +73,7 @@ def generator() -> torch.Generator:
 
 
 LOADERS: dict[str, Callable[[], Any]] = {
-    "list": lambda: [
-        (x, x.sum(dim=1, keepdim=True)) for x in Noisy().inputs.split(SAMPLES // BATCHES)
-    ],
+    "list": lambda: list(DataLoader(plain(), SAMPLES // BATCHES)),
     "shuffled": lambda: DataLoader(Noisy(), 3, shuffle=True),
     "own generator": lambda: DataLoader(Noisy(), 3, shuffle=True, generator=generator()),
     "weighted": lambda: DataLoader(
@@ -204,9 +202,11 @@ def subscribe(runner: Runner) -> None:
         runner.add_stateful("scheduler", scheduler)
         runner.subscribe(AfterOptimizerStep, lambda _: scheduler.step(), name="scheduler")
 
-    @runner.on((BeforeTrain, BeforeTrainEpoch, BeforeTrainIter, BeforeValEpoch))
+    @runner.on(BeforeTrain | BeforeTrainEpoch | BeforeTrainIter | BeforeValEpoch)
     def draw(event: Event) -> None:
-        torch.rand(1), random.random(), np.random.rand()
+        torch.rand(1)
+        random.random()
+        np.random.rand()
 
 
 def row(event: Any) -> tuple[object, ...]:
