@@ -26,6 +26,8 @@ MANIFEST = "manifest.json"
 _SEAL = b',"checksum":"%08x"}\n'
 """How every manifest ends: with the CRC-32 of what comes before."""
 
+Rule = Literal["greater", "less"]
+"""Whether more or less of a metric is better."""
 Purpose = Literal["regular", "best", "manual"]
 """Why it was saved: by interval or at the end; for its metric; or because somebody asked."""
 
@@ -53,6 +55,8 @@ class Manifest(BaseModel):
     """Batches completed of the epoch after those."""
     metric: str = ""
     """Of a best one, the metric it is best in."""
+    rule: Rule | None = None
+    """And whether more or less of that is better."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """The metrics of the last validation."""
     saved: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))

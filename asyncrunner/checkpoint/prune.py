@@ -1,24 +1,14 @@
 """Deleting old checkpoints by hand, of a run that is not on."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError, ConfigurationError
-from .manifest import Found, find_checkpoints, verify
-from .retention import Rule, clean_up, delete, ranked
+from .manifest import Found, Rule, find_checkpoints, verify
+from .retention import clean_up, delete, ranked, rule_of
 
-__all__ = ["Pruned", "prune", "rule_of"]
-
-_GREATER = {
-    "acc", "accuracy", "auc", "auroc", "bleu", "dice", "f1",
-    "iou", "map", "miou", "precision", "psnr", "r2", "recall", "ssim",
-}  # fmt: skip
-_LESS = {
-    "bpb", "cer", "err", "error", "fid", "loss", "mae",
-    "mape", "mse", "nll", "perplexity", "ppl", "rmse", "wer",
-}  # fmt: skip
+__all__ = ["Pruned", "prune"]
 
 
 @dataclass
@@ -59,7 +49,7 @@ def prune(
         folder: The run's folder of checkpoints.
         keep: How many regular ones stay, the newest.
         keep_best: How many best ones of each metric stay; None for all.
-        rule: Whether greater or less is better; None takes it from the metric's name.
+        rule: Whether greater or less is better; None is as it was when they were saved.
         manual: Whether those that somebody asked for count as regular.
         dry_run: Only say what would be deleted.
 
@@ -85,18 +75,6 @@ def prune(
     return Pruned(gone, kept, damaged, list(leftovers.items()), restored)
 
 
-def rule_of(metric: str) -> Rule:
-    """Return whether greater or less is better, by the metric's name.
-
-    Raises:
-        ConfigurationError: If the name does not tell.
-    """
-    words = set(re.findall("[a-z0-9]+", metric.lower()))
-    if bool(words & _LESS) != bool(words & _GREATER):
-        return "less" if words & _LESS else "greater"
-    raise ConfigurationError(f"is more or less of {metric!r} better? Say so by --rule")
-
-
 def _old(found: list[Found], keep: int, *, manual: bool) -> list[Found]:
     purposes = ("regular", "manual") if manual else ("regular",)
     return [f for f in found if f.manifest.purpose in purposes][keep:]
@@ -109,7 +87,8 @@ def _worse(found: list[Found], keep: int, rule: Rule | None) -> list[Found]:
         # One whose value is not known is none of the best.
         same = [f for f in best[::-1] if f.manifest.metric == metric]
         known = [f for f in same if metric in f.manifest.metrics]
-        kept = ranked(known, metric, rule or rule_of(metric))[:keep]
+        stored = known[0].manifest.rule if known else None
+        kept = ranked(known, metric, rule or stored or rule_of(metric))[:keep]
         gone += [f for f in same if f not in kept]
     return gone
 

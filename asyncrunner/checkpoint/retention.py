@@ -14,15 +14,22 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
+from ..errors import ConfigurationError
 from ..run_dir.files import sync_directory
-from .manifest import MANIFEST, Found
+from .manifest import MANIFEST, Found, Rule
 
 LATEST = "latest"
 """The name of the link to the newest regular checkpoint."""
 
-Rule = Literal["greater", "less"]
+_GREATER = {
+    "aacc", "acc", "accuracy", "ap", "ar", "auc", "auroc", "bleu", "dice", "f1", "iou", "macc", "map",
+    "mdice", "miou", "precision", "psnr", "r2", "recall", "ssim",
+}  # fmt: skip
+_LESS = {
+    "bpb", "cer", "err", "error", "fid", "loss", "mae",
+    "mape", "mse", "nll", "perplexity", "ppl", "rmse", "wer",
+}  # fmt: skip
 
 _HIDDEN = re.compile(r"\.(?P<name>.+)\.(?:\d+\.tmp|old|gone)")
 
@@ -75,6 +82,26 @@ def ranked(found: Sequence[Found], metric: str, rule: Rule) -> list[Found]:
         return is_nan, 0.0 if is_nan else sign * value, one.manifest.order
 
     return sorted(found, key=rank)
+
+
+def rule_of(metric: str) -> Rule:
+    """Return whether greater or less is better, by the words in the metric's name.
+
+    MMEngine looks for parts of words, and so finds `top` in `stop`.
+
+    Raises:
+        ConfigurationError: If the name does not tell.
+    """
+    words = set(re.findall("[a-z0-9]+", metric.lower()))
+    is_less, is_greater = bool(words & _LESS), bool(words & _GREATER)
+    if is_less != is_greater:
+        return "less" if is_less else "greater"
+    if not is_less and words & {"top", "top1", "top5"}:  # of top1_err less is better
+        return "greater"
+    raise ConfigurationError(
+        f"is more or less of {metric!r} better? Say so: best={{{metric!r}: 'greater'}} or 'less', "
+        "or --rule on the command line"
+    )
 
 
 def point_latest(folder: Path, name: str) -> None:

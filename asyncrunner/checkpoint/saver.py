@@ -2,8 +2,8 @@
 
 A save copies the state, which is all that training waits for, and returns. One thread writes. If it
 is still writing when the next one comes, that one waits in buffers of its own, which are made only
-then; if a third one comes, it takes the place of the one that waits, and that is reported. A best
-one is not replaced by a regular one: training waits instead.
+then; if a third one of the same checkpointer comes, it takes the place of the one that waits, and that
+is reported. A best one never gives way, nor one that somebody else asked for: training waits instead.
 
 A checkpoint is written, then announced (`CheckpointSaved`), then what it replaces is deleted, and
 only then the next one is written.
@@ -24,7 +24,7 @@ from ..bus import Bus
 from ..delivery.worker import Worker
 from ..errors import AsyncRunnerError, CheckpointError
 from .files import write_checkpoint
-from .manifest import Manifest, Purpose
+from .manifest import Manifest, Purpose, Rule
 from .staging import Staging
 
 OnError = Literal["raise", "log"]
@@ -45,6 +45,8 @@ class SaveRequest:
     """The name of the checkpointer that may delete it again."""
     metric: str = ""
     """Of a best one, the metric it is best in."""
+    rule: Rule | None = None
+    """And whether more or less of that is better."""
     background: bool = False
     """Whether training goes on while it is written."""
     on_error: OnError = "raise"
@@ -104,10 +106,10 @@ class Saver:
         self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]
     ) -> None:
         while self.is_writing and (waiting := self._waiting) is not None:
-            if waiting.request.purpose == "best":
-                await self.finish()
-            else:
+            if waiting.request.purpose == "regular" and waiting.request.by == request.by:
                 await self._skip(waiting, request)
+            else:
+                await self.finish()
         try:
             write = self._taken(request, about, content)
         except CheckpointError as error:

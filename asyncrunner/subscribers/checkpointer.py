@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..bus import Bus
-from ..checkpoint.manifest import Manifest
-from ..checkpoint.retention import Rule, clean_up
+from ..checkpoint.manifest import Manifest, Rule
+from ..checkpoint.retention import clean_up, rule_of
 from ..checkpoint.saver import OnError
 from ..delivery.every import Every
 from ..errors import ConfigurationError
@@ -24,8 +24,6 @@ __all__ = ["Checkpointer", "checkpointing"]
 Best = str | Sequence[str] | Mapping[str, Rule]
 
 _PRIORITY = "VERY_LOW"  # after those that change what is saved
-_GREATER = ("acc", "top", "ar@", "auc", "precision", "map", "mdice", "miou", "macc", "aacc")
-_LESS = ("loss",)
 
 
 class Checkpointer:
@@ -129,30 +127,13 @@ def _at_least(least: int, **given: object) -> int:
 
 def _rules(best: Best) -> dict[str, Rule]:
     if not isinstance(best, Mapping):
-        return {metric: rule_for(metric) for metric in ([best] if isinstance(best, str) else best)}
+        return {metric: rule_of(metric) for metric in ([best] if isinstance(best, str) else best)}
     for metric, rule in best.items():
         if rule not in ("greater", "less"):
             raise ConfigurationError(
                 f"best: the rule of {metric!r} must be 'greater' or 'less', got {rule!r}"
             )
     return dict(best)
-
-
-def rule_for(metric: str) -> Rule:
-    """Return whether more or less of a metric is better, by its name.
-
-    Raises:
-        ConfigurationError: If the name does not tell.
-    """
-    name = metric.rpartition("/")[2].lower()
-    if any(part in name for part in _GREATER):
-        return "greater"
-    if any(part in name for part in _LESS):
-        return "less"
-    raise ConfigurationError(
-        f"whether more or less of {metric!r} is better is not known: "
-        f"say best={{{metric!r}: 'greater'}} or 'less'"
-    )
 
 
 def _fields(about: Manifest) -> dict[str, object]:

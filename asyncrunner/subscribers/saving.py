@@ -20,8 +20,8 @@ from asyncrunner_events import (
     RunInterrupted,
 )
 
-from ..checkpoint.manifest import Manifest, find_checkpoints
-from ..checkpoint.retention import Rule, delete, point_latest, superfluous
+from ..checkpoint.manifest import Manifest, Rule, find_checkpoints
+from ..checkpoint.retention import delete, point_latest, rule_of, superfluous
 from ..checkpoint.saver import SaveRequest
 
 if TYPE_CHECKING:
@@ -125,10 +125,8 @@ class Saving:
         if not self._is_training:
             return
         if self._options.is_auto and not self._rules and event.metrics:
-            from .checkpointer import rule_for
-
             metric = next(iter(event.metrics))
-            self._rules[metric] = rule_for(metric)
+            self._rules[metric] = rule_of(metric)
         for metric, rule in self._rules.items():
             if metric in event.metrics:
                 self._compare(metric, rule, event.metrics[metric])
@@ -161,7 +159,8 @@ class Saving:
 
     def _best_one(self, about: Manifest, metric: str) -> SaveRequest:
         name = f"best_{re.sub(r'[^A-Za-z0-9.-]+', '_', metric)}_{about.default_name}"
-        return self._request(name, purpose="best", metric=metric, then=self._tidy)
+        rule = self._rules[metric]
+        return self._request(name, purpose="best", metric=metric, rule=rule, then=self._tidy)
 
     def _request(self, name: str, **fields: Any) -> SaveRequest:
         options = self._options

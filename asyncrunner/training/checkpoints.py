@@ -47,9 +47,8 @@ async def save(state: RunState, request: Callable[[Manifest], SaveRequest]) -> N
         metrics=content["metrics"],
     )
     wanted = request(about)
-    about = about.model_copy(
-        update={"purpose": wanted.purpose, "by": wanted.by, "metric": wanted.metric}
-    )
+    given = ("purpose", "by", "metric", "rule")
+    about = about.model_copy(update={name: getattr(wanted, name) for name in given})
     await state.bus.publish(BeforeSaveCheckpoint, path=str(wanted.path), checkpoint=content)
     await state.saver.save(wanted, about, content)
 
