@@ -91,7 +91,8 @@ def valued(*values: float, name: str = "score", every: int = 1) -> ValLoop:
 async def test_it_saves_when_it_is_told_to(
     options: Any, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    saver = Checkpointer(**{"max_keep": None, **options})
+    options = {"max_keep": None} | options
+    saver = Checkpointer(**options)
     found = await after(epochs(3), tmp_path, saver, name="x")
     assert {name.replace(run_of(tmp_path), "x") for name in found} == expected
 
@@ -222,7 +223,8 @@ async def test_without_a_place_it_is_refused():
 
 
 async def best_of(folder: Path, *values: float, **options: Any) -> set[str]:
-    saver = Checkpointer("9ep", last=False, **({"best": {"val/score": "greater"}} | options))
+    options = {"best": {"val/score": "greater"}} | options
+    saver = Checkpointer("9ep", last=False, **options)
     train = epochs(len(values), loader=points(1))
     return await after(train, folder, saver, val=valued(*values))
 
