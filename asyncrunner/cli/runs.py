@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigurationError, RunDirError
-from ..run_dir.resume_command import resume_command
 from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
@@ -147,6 +146,8 @@ def _echo_resume(run: "RunView") -> None:
 
     if run.outcome.state == "running" or not run.attempts:
         return
+    from ..run_dir.resume_command import resume_command  # brings pydantic
+
     command = resume_command(run.path, run.attempts[-1])
     if command is None:
         typer.echo("\nIt was not started from a file, so there is no command to resume it.")
