@@ -160,18 +160,32 @@ _installed: StopSignals | None = None
 
 @contextlib.contextmanager
 def stop_signals() -> Generator[StopSignals]:
-    """Handle signals in this block; a block around this one that does so already goes on doing it."""
+    """Handle signals in this block; a block around this one that does so already goes on doing it.
+
+    A run that is cancelled because its grace time is over leaves the block as `leave` does.
+    """
     global _installed
     if _installed is not None:
-        yield _installed
+        with _left_if_cancelled(_installed):
+            yield _installed
         return
     signals = _installed = StopSignals()
     try:
         signals.install()
-        yield signals
+        with _left_if_cancelled(signals):
+            yield signals
     finally:
         _installed = None
         signals.restore()
+
+
+@contextlib.contextmanager
+def _left_if_cancelled(signals: StopSignals) -> Generator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        signals.leave()
+        raise
 
 
 @contextlib.contextmanager

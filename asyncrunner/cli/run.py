@@ -1,5 +1,6 @@
 """`asyncrunner run train.py`: find the runner in a script and run it."""
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -200,7 +201,7 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
             report.chosen(str(found))
             found.run(_table(config))
             report.stopped(signals)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             report.stopped(signals)
             raise
         except (typer.Exit, *_REFUSALS):

@@ -146,7 +146,7 @@ def _echo_resume(run: "RunView") -> None:
 
     if run.outcome.state == "running" or not run.attempts:
         return
-    from ..run_dir.resume_command import resume_command
+    from ..run_dir.resume_command import resume_command  # brings pydantic
 
     command = resume_command(run.path, run.attempts[-1])
     if command is None:

@@ -1,4 +1,3 @@
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,20 +12,6 @@ def broken(event):
 runner = build()
 runner.subscribe(events.AfterTrainIter, broken)
 """
-WAIT = """
-import anyio
-
-runner = build()
-
-@runner.on(events.AfterTrainIter)
-async def wait(event):
-    print("waiting", flush=True)
-    await anyio.sleep_forever()
-
-@runner.on(events.AfterRun)
-def clean_up(event):
-    print("cleaned up", flush=True)
-"""
 
 
 def test_training_that_raised_exits_with_1_and_shows_where(
@@ -35,7 +20,10 @@ def test_training_that_raised_exits_with_1_and_shows_where(
     done = command("run", write(train, FAIL))
     assert done.code == 1
     lines = done.err.rstrip().splitlines()
-    assert lines[-1] == "failed: ZeroDivisionError: no data left (run directory: runs/test)"
+    assert lines[-2:] == [
+        "failed: ZeroDivisionError: no data left (run directory: runs/test)",
+        "resume with: asyncrunner run --resume auto --run-dir runs/test train.py",
+    ]
     assert '    raise ZeroDivisionError("no data left\\nreally")' in lines
     assert "ZeroDivisionError: no data left" in lines
     assert any("broken" in line and "AfterTrainIter" in line for line in lines)  # the note
@@ -60,7 +48,9 @@ def test_a_script_whose_own_run_raised_exits_with_1(
         ),
     )
     assert done.code == 1
-    assert done.err.rstrip().splitlines()[-1].startswith("failed: KeyError: 'x'")
+    failed, how_to_resume = done.err.splitlines()[-2:]
+    assert failed == "failed: KeyError: 'x' (run directory: runs/test)"
+    assert how_to_resume.startswith("resume with: asyncrunner run ")
 
 
 def test_what_the_runner_refuses_exits_with_2_and_shows_the_users_line(
@@ -92,26 +82,3 @@ def test_an_error_of_ours_exits_with_70_and_asks_for_a_report(
     assert done.returncode == 70
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("This is an error in asyncrunner itself: please report it.\n")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_after_its_clean_up(
-    write: Write, train: str, fresh: dict[str, str], number: signal.Signals, code: int
-):
-    write(train, WAIT)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "asyncrunner", "run", "train.py"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=fresh,
-    )
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line == "waiting\n":
-            break
-    running.send_signal(number)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == code
-    assert "cleaned up\n" in out
-    assert err.rstrip().splitlines()[-1] == "interrupted (run directory: runs/test)"
