@@ -24,11 +24,15 @@ from asyncrunner_events import CheckpointSaved
 from .. import __version__
 from ..errors import CheckpointError
 from ..run_dir.files import make_directory, sync_directory, write_atomically
+from ..training.tree import map_tensors
 from .garbage import Rest
 from .manifest import MANIFEST, Manifest, verify
 from .retention import building_name, put_aside, put_back, remove, replaced_name
 
 STATE = "state.pt"
+_COPIED_WHEN_LOADED = ("model", "optimizers", "gradients")
+"""What may stay a part of the buffer that it was staged in. Others get memory of their own: a random
+generator that is given its state as a part of a buffer reads past it, and the process dies."""
 
 
 class _Summed:
@@ -142,7 +146,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path} cannot be loaded: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {path} holds {type(content).__name__}, expected a dict")
-    return cast("dict[str, Any]", content)
+    return {
+        key: value if key in _COPIED_WHEN_LOADED else map_tensors(value, torch.clone)
+        for key, value in cast("dict[str, Any]", content).items()
+    }
 
 
 def _put_in_place(building: Path, path: Path) -> None:
