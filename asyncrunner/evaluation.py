@@ -32,7 +32,13 @@ from asyncrunner_events import (
 )
 
 from .device import to_device
-from .training.batches import Loader, batches, number_of_batches, open_loader
+from .training.batches import (
+    Loader,
+    batches,
+    number_of_batches,
+    open_loader,
+    unless_stopping,
+)
 from .training.brackets import bracket
 from .training.metrics import Averages, Metric, check_metrics, numbers_of
 from .training.modes import in_modes
@@ -129,9 +135,11 @@ class TestLoop:
                     metric.update(outputs, batch)  # added up where the outputs are
             return outputs
 
+        done = 0
         for metric in self.metrics.values():
             metric.reset()
-        async with aclosing(batches(loader, self.stage, limit=limit)) as epoch:
+        every = unless_stopping(batches(loader, self.stage, limit=limit), lambda: state.stopping)
+        async with aclosing(every) as epoch:
             async for batch_idx, batch in epoch:
                 if state.stopping:
                     return False
@@ -140,8 +148,9 @@ class TestLoop:
                 batch = to_device(batch, state.device)
                 outputs = await compute(measure(batch))
                 await publish(points.after_iter, **at, batch=batch, outputs=outputs)
+                done = batch_idx + 1
                 await state.pace.keep()
-        return True
+        return done == num_batches or not state.stopping
 
     async def _computed(self, state: RunState, dataset: str) -> dict[str, float]:
         """Return the metrics. The loop awaits the device here."""

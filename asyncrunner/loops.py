@@ -49,7 +49,13 @@ from asyncrunner_events import (
 )
 
 from .device import to_device
-from .training.batches import Loader, batches, number_of_batches, open_loader
+from .training.batches import (
+    Loader,
+    batches,
+    number_of_batches,
+    open_loader,
+    unless_stopping,
+)
 from .training.brackets import bracket
 from .training.modes import in_modes
 from .training.optimize import Gradients, parameters_of
@@ -252,7 +258,7 @@ class EpochTrainLoop(TrainLoop):
                 if state.stopping:
                     return batch_idx + 1 == num_batches
                 began = time.perf_counter()
-        return True
+        return not state.stopping
 
 
 class IterTrainLoop(TrainLoop):
@@ -312,7 +318,7 @@ class IterTrainLoop(TrainLoop):
                 if is_last or state.stopping:
                     return False
                 began = time.perf_counter()
-        return True
+        return not state.stopping
 
 
 def _rest_of_pass(state: RunState, loader: Loader, number: int) -> AsyncGenerator[tuple[int, Any]]:
@@ -320,4 +326,5 @@ def _rest_of_pass(state: RunState, loader: Loader, number: int) -> AsyncGenerato
     position = state.position
     start = position.begin(loader, number, state.iter)
     limit, passed_over = state.limit("train"), position.passed_over
-    return batches(loader, "train", start=start, limit=limit, passed_over=passed_over)
+    rest = batches(loader, "train", start=start, limit=limit, passed_over=passed_over)
+    return unless_stopping(rest, lambda: state.stopping)

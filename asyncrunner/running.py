@@ -128,7 +128,8 @@ class Running:
         grace_s = GRACE_S if self.settings.grace is None else self.settings.grace
 
         def stop(signal_name: str) -> None:
-            loop.call_soon_threadsafe(self._signalled, signal_name, grace_s)
+            self.stop(signal_name, "signal")  # at once: the iteration that is on is the last
+            loop.call_soon_threadsafe(self._give_up_after, grace_s)
 
         return Listener(
             stop=stop,
@@ -137,8 +138,7 @@ class Running:
             grace_s=grace_s,
         )
 
-    def _signalled(self, name: str, grace_s: float) -> None:
-        self.stop(name, "signal")
+    def _give_up_after(self, grace_s: float) -> None:
         if self.task is not None:
             asyncio.get_running_loop().call_later(grace_s, self.task.cancel)
 

@@ -15,8 +15,9 @@ get what is left of the grace time, and then the process leaves.
 Handlers are there only inside `stop_signals`, which `Runner.run` and the command line enter; who
 awaits `Runner.train` in a loop of their own keeps their handlers. They are plain Python handlers
 and no `loop.add_signal_handler`: that one writes into a pipe which forked DataLoader workers
-inherit, so one Ctrl-C would arrive once more for every worker. Here a forked worker ignores them,
-and the parent, which needs its data until the iteration is done, ends it.
+inherit, so one Ctrl-C would arrive once more for every worker. Here a forked worker ignores Ctrl-C
+and SIGUSR1, and the parent, which needs its data until the iteration is done, ends it. If the workers are
+stopped all the same, as by SIGTERM to the whole group, that their loader fails is not an error any more.
 """
 
 import asyncio
@@ -114,7 +115,10 @@ class StopSignals:
         self._before.clear()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid:  # a forked child: it can be terminated, and nothing else
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
         now = time.monotonic()
         is_same, self._last = now - self._last < SAME_REQUEST_S, now

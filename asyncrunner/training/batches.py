@@ -1,6 +1,7 @@
 """Where batches come from: a DataLoader, any iterable, or an async iterable."""
 
 import copy
+import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,6 +20,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import ConfigurationError
+
+logger = logging.getLogger("asyncrunner")
 
 Loader = Iterable[Any] | AsyncIterable[Any]
 """Something that gives batches, again for every epoch."""
@@ -125,6 +128,23 @@ async def batches(
         if isinstance(loader, Iterator | AsyncIterator):
             hint = ": an iterator gives its batches once, give a function that makes a new one"
         raise ConfigurationError(f"the {what} loader is empty, {loader!r} gave no batch{hint}")
+
+
+async def unless_stopping(
+    stream: AsyncGenerator[tuple[int, Any]], is_stopping: Callable[[], bool]
+) -> AsyncGenerator[tuple[int, Any]]:
+    """Yield what the stream does; once the run is to stop, a loader that fails is at its end.
+
+    What stops a run may have stopped the loader's workers too.
+    """
+    async with aclosing(stream):
+        try:
+            async for item in stream:
+                yield item
+        except Exception as error:
+            if not is_stopping():
+                raise
+            logger.warning("the loader failed while the run was being stopped: %s", error)
 
 
 def _from(loader: Iterable[Any], start: int, passed_over: Callable[[], None]) -> Iterator[Any]:

@@ -2,12 +2,14 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncrunner.checkpoint.manifest import Manifest, find_checkpoints
-from asyncrunner.journal import read_journal
+from asyncrunner.journal import read
+
+if TYPE_CHECKING:
+    import subprocess
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 0}
 
@@ -64,10 +66,10 @@ class Start(Protocol):
 def newest(folder: Path = Path("run/checkpoints")) -> Manifest:
     """Return what the newest checkpoint says of itself."""
     found, rejected = find_checkpoints(folder)
-    assert rejected == []
+    assert not rejected
     return found[0].manifest
 
 
 def of_kind(kind: str, run_dir: Path = Path("run")) -> list[Any]:
     """Return what the journal has of a kind."""
-    return [event for event in read_journal(run_dir) if event.kind == kind]
+    return [event for event in read(run_dir / "events.jsonl") if event.kind == kind]
