@@ -23,7 +23,7 @@ from .describe import points_fired
 from .launch import run_starts
 from .outputs import run_outputs
 from .settings import Settings
-from .stopping import GRACE_S, Listener, StopSignals, listening
+from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
 from .training.brackets import bracket
@@ -62,6 +62,7 @@ class Running:
     async def opened(self) -> AsyncGenerator[RunState]:
         """Be in the run: between `BeforeRun` and `AfterRun`."""
         runner, settings = self._runner, self.settings
+        leave_if_stopped()
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -76,8 +77,6 @@ class Running:
                 points_fired(runner.bus, settings.dry_run) as self.fired,
                 listening(self._listener()) as signals,
             ):
-                if signals is not None:
-                    signals.leave()  # one that ended a run before this one ends the program
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
                 async with runner.bus, self._all_written(state, signals), points:
                     yield state

@@ -35,7 +35,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import anyio
 
-__all__ = ["Listener", "StopSignals", "listening", "stop_signals", "until_stopped"]
+__all__ = [
+    "Listener",
+    "StopSignals",
+    "leave_if_stopped",
+    "listening",
+    "stop_signals",
+    "until_stopped",
+]
 
 T = TypeVar("T")
 
@@ -190,6 +197,12 @@ def _left_if_cancelled(signals: StopSignals) -> Generator[None]:
     except asyncio.CancelledError:
         signals.leave()
         raise
+
+
+def leave_if_stopped() -> None:
+    """Begin no other run once a signal has ended one: see `StopSignals.leave`."""
+    if _installed is not None:
+        _installed.leave()
 
 
 @contextlib.contextmanager

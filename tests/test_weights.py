@@ -136,7 +136,7 @@ async def test_code_in_a_file_of_weights_does_not_run(saved_by: str, tmp_path: P
 
 
 async def test_a_compiled_model_has_the_names_that_everybody_knows(run_dir: Path, tmp_path: Path):
-    compiled: Any = torch.compile(line(), backend="eager")
+    compiled: Any = torch.compile(line(), backend="eager")  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
     taken, _ = await loaded(run_dir, lambda: compiled)
     assert equal(taken, saved_in(run_dir))
     runner = fit(epochs(1), model=lambda: compiled, run_dir=tmp_path / "compiled")
