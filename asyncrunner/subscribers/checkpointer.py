@@ -9,6 +9,7 @@ it may be in the weights.
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..bus import Bus
@@ -42,6 +43,8 @@ class Checkpointer:
             has the run directory's name.
         filename: The name of a regular one, as in `"{run}-{iter}"`; it may use `run`, `attempt`,
             `epoch`, `iter` and `batch`. If not given it is `epoch_3`, or `iter_70` within an epoch.
+        publish: When training has ended, write the weights alone of the newest and of the best ones,
+            as `weights/<name>-<first 8 digits of their SHA-256>.safetensors` beside the checkpoints.
         on_error: What a failed save does: `"raise"` ends the run, `"log"` goes on without it.
         name: Tells several apart; each deletes its own only.
 
@@ -60,6 +63,7 @@ class Checkpointer:
         keep_best: int = 1,
         folder: str | Path | None = None,
         filename: str | None = None,
+        publish: bool = False,
         on_error: OnError = "raise",
         name: str = "checkpointer",
     ) -> None:
@@ -72,8 +76,13 @@ class Checkpointer:
         self.rules: dict[str, Rule] = {} if self.is_auto else _rules(best)
         self.keep_best = _at_least(1, keep_best=keep_best)
         self.filename = None if filename is None else _checked(filename)
+        self.publish = publish
         self.on_error: OnError = on_error
         self.name = name
+        if publish and find_spec("safetensors") is None:
+            raise ConfigurationError(
+                'publish=True needs safetensors: pip install "asyncrunner[safetensors]"'
+            )
         self._folder = None if folder is None else Path(folder)
 
     def folder(self, run_dir: Path | None) -> Path:

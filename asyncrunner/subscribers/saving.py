@@ -1,6 +1,7 @@
 """What a `Checkpointer` does in one run: sees when a checkpoint is due, and asks for it."""
 
 import asyncio
+import hashlib
 import logging
 import math
 import re
@@ -20,9 +21,11 @@ from asyncrunner_events import (
     RunInterrupted,
 )
 
+from ..checkpoint.export import export_weights
 from ..checkpoint.manifest import Manifest, Rule, find_checkpoints
 from ..checkpoint.retention import delete, point_latest, rule_of, superfluous
 from ..checkpoint.saver import SaveRequest
+from ..run_dir.files import make_directory
 
 if TYPE_CHECKING:
     from .checkpointer import Checkpointer
@@ -43,7 +46,7 @@ class Saving:
         self._rules = dict(options.rules)
         self._best: dict[str, list[float]] = {}
         self._saved_at: tuple[int, int] | None = None
-        self._is_training = False
+        self._is_training = self._is_done = False
         self._warned: set[str] = set()
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
@@ -62,7 +65,30 @@ class Saving:
         yield AfterTrain, self._training_ends, None
 
     def close(self) -> None:
-        """End the timers."""
+        """End the timers; once all is written, publish the weights if they are to be."""
+        self._end_timers()
+        if self._is_done and self._options.publish:
+            try:
+                self._publish()
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # the run itself is done, and its checkpoints good
+                logger.warning("%s: weights were not published: %s", self._options.name, error)
+
+    def _publish(self) -> None:
+        found, _ = find_checkpoints(self._folder)
+        own = [f for f in found if f.manifest.by == self._options.name]
+        regular = [f for f in own if f.manifest.purpose == "regular"][:1]
+        for path, _ in regular + [f for f in own if f.manifest.purpose == "best"]:
+            folder = self._folder.parent / "weights"
+            make_directory(folder)
+            building = folder / f".{path.name}.safetensors"
+            export_weights(path, building, overwrite=True)
+            digest = hashlib.sha256(building.read_bytes()).hexdigest()[:8]
+            building.replace(folder / f"{path.name}-{digest}.safetensors")
+
+    def _end_timers(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -118,8 +144,8 @@ class Saving:
         is_saved = self._saved_at == (event.epoch, event.iter)
         if self._is_training and self._options.last and event.iter and not is_saved:
             self._ask(self._regular)
-        self._is_training = False
-        self.close()
+        self._is_done, self._is_training = self._is_training, False
+        self._end_timers()
 
     def _validated(self, event: AfterValEpoch) -> None:
         if not self._is_training:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from toys import epochs, fit, iters, kinds, points, seen, train_step, val_step
 
 from asyncrunner import Checkpointer, Runner, ValLoop
 from asyncrunner.checkpoint import Manifest, read_checkpoint
+from asyncrunner.checkpoint.export import load_weights_file
 from asyncrunner.errors import CheckpointError, ConfigurationError, SubscriptionError
 from asyncrunner.events import (
     AfterTrainEpoch,
@@ -293,6 +295,18 @@ async def test_a_metric_that_is_missing_is_warned_of_once_with_those_that_are_th
         assert await best_of(tmp_path, 1.0, 2.0, best={"val/accuracy": "greater"}) == set()
     (record,) = caplog.records
     assert "there is no metric 'val/accuracy'; the validation gave 'val/score'" in record.message
+
+
+async def test_weights_alone_are_published_under_the_digest_of_their_content(tmp_path: Path):
+    saver = Checkpointer("1ep", best={"val/score": "greater"}, publish=True)
+    await after(epochs(3), tmp_path, saver, val=valued(1.0, 3.0, 2.0))
+    published = sorted(os.listdir(tmp_path / "weights"))
+    assert [name[:-21] for name in published] == ["best_val_score_epoch_2", "epoch_3"]
+    for name in published:
+        file = tmp_path / "weights" / name
+        assert hashlib.sha256(file.read_bytes()).hexdigest()[:8] == name[-20:-12]
+        model = read_checkpoint(tmp_path / "checkpoints" / name[:-21])["model"]
+        assert all(torch.equal(model[key], value) for key, value in load_weights_file(file).items())
 
 
 # Flow
