@@ -100,9 +100,7 @@ def test_what_never_gives_control_back_is_killed_and_its_stack_is_kept(
     )
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_background_and_a_third_kills(
-    start: Start, tmp_path: Path
-):
+def test_a_second_ctrl_c_does_not_wait_for_the_background(start: Start, tmp_path: Path):
     process = started(start, TASK, HOLD="epoch")
     process.send(signal.SIGINT)
     process.go_on()
@@ -116,7 +114,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_background_and_a_third_kills(
     assert newest().iter == 8
 
 
-def test_a_second_ctrl_c_waits_for_the_checkpoint_and_a_third_kills(start: Start, tmp_path: Path):
+def test_a_third_ctrl_c_kills(start: Start, tmp_path: Path):
     process = started(start, TASK, HOLD="last event")
     process.send(signal.SIGINT)
     time.sleep(0.35)

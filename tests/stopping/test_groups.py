@@ -115,4 +115,4 @@ def test_a_child_that_is_terminated_does_not_stop_its_parent(start: Start, tmp_p
     ended = start(*CLI, AGAIN="1").end()
     assert (ended.code, of_kind("stop_requested")) == (0, [])
     assert newest().iter == 40
-    assert "child " in ended.out
+    assert "child -15" in ended.out
