@@ -78,8 +78,8 @@ class StopSignals:
         """The first signal that came."""
         self.deadline: float | None = None
         """When, by `time.monotonic`, the grace time is over."""
-        self.listener: Listener | None = None
-        """The run that is on."""
+        self.listeners: list[Listener] = []
+        """The runs that are on: one, but for threads, and for a run inside a subscriber."""
         self._pid = os.getpid()
         self._last = float("-inf")
         self._watchdog: threading.Timer | None = None
@@ -105,10 +105,7 @@ class StopSignals:
             raise SystemExit(self.exit_code)
 
     def install(self) -> None:
-        """Handle the signals; elsewhere than in the main thread that is impossible, and logged."""
-        if threading.current_thread() is not threading.main_thread():
-            logger.warning("signals are not handled: this is not the main thread")
-            return
+        """Handle the signals, which only the main thread can."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
 
@@ -134,14 +131,14 @@ class StopSignals:
             self._first()
         elif number == signal.SIGINT and not is_same:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one kills
-            if self.listener is not None:
-                self.listener.hurry()
+            for listener in self.listeners:
+                listener.hurry()
 
     def _first(self) -> None:
-        listener = self.listener
-        if listener is None:
+        if not self.listeners:
             self.leave()
             return
+        listener = max(self.listeners, key=lambda one: one.grace_s)
         assert self.received is not None
         self.deadline = time.monotonic() + listener.grace_s
         # A worker that the same signal has ended is no error any more: torch would raise it anywhere.
@@ -152,7 +149,8 @@ class StopSignals:
         self._watchdog.start()
         # In case something holds the interpreter's lock, so that no thread of Python can run.
         faulthandler.dump_traceback_later(allowed_s + BEYOND_GRACE_S, exit=True, file=2)
-        listener.stop(self.received.name)
+        for one in self.listeners:
+            one.stop(self.received.name)
 
     def _kill(self, listener: Listener) -> None:
         assert self.received is not None
@@ -173,12 +171,17 @@ _installed: StopSignals | None = None
 def stop_signals() -> Generator[StopSignals]:
     """Handle signals in this block; a block around this one that does so already goes on doing it.
 
-    A run that is cancelled because its grace time is over leaves the block as `leave` does.
+    A run that is cancelled because its grace time is over leaves the block as `leave` does. Elsewhere
+    than in the main thread signals cannot be handled, which is logged.
     """
     global _installed
     if _installed is not None:
         with _left_if_cancelled(_installed):
             yield _installed
+        return
+    if threading.current_thread() is not threading.main_thread():
+        logger.warning("signals are not handled: this is not the main thread")
+        yield StopSignals()
         return
     signals = _installed = StopSignals()
     try:
@@ -212,11 +215,11 @@ def listening(listener: Listener) -> Generator[StopSignals | None]:
     if signals is None:
         yield None
         return
-    before, signals.listener = signals.listener, listener
+    signals.listeners.append(listener)
     try:
         yield signals
     finally:
-        signals.listener = before
+        signals.listeners.remove(listener)
 
 
 async def until_stopped(

@@ -1,0 +1,150 @@
+"""Whatever hangs when a signal comes, the process ends in its grace time, and what was saved loads."""
+
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from scripts import BASE
+from stopped import Start
+
+from asyncrunner.checkpoint.manifest import find_checkpoints
+
+GRACE_S = 0.5
+MARGIN_S = 4.0
+"""What a busy machine may take besides."""
+
+
+class Hang(NamedTuple):
+    """What hangs, and how that ends."""
+
+    script: str
+    is_killed: bool = False
+    """After 5 s more; else what hangs is left behind or cancelled."""
+    saved: int = 5
+    """The newest checkpoint's iterations."""
+
+
+# A subscriber in the background, on the event loop or in a thread
+SLEEPING = """
+@runner.on(events.AfterTrainIter, mode="background")
+def sleep(event):
+    time.sleep(1e9)
+"""
+SPINNING = """
+@runner.on(events.AfterTrainIter, mode="background")
+def spin(event):
+    while True:
+        pass
+"""
+DEAF = """
+@runner.on(events.AfterTrainIter, mode="background")
+async def deaf(event):
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+"""
+# The iteration itself
+AWAITING_STEP = """
+async def train_step(model, batch):
+    if runner.state.iter == 7:
+        print("holding", flush=True)
+        await asyncio.Event().wait()
+    return model(batch).pow(2).mean()
+"""
+SLEEPING_STEP = """
+def train_step(model, batch):
+    if runner.state.iter == 7:
+        print("holding", flush=True)
+        time.sleep(1e9)
+    return model(batch).pow(2).mean()
+"""
+LOADER = """
+class Loader:
+    def __iter__(self):
+        for number in range(5):
+            if runner.state.iter == 7:
+                print("holding", flush=True)
+                threading.Event().wait()
+            yield torch.ones(4, 2)
+
+    def __len__(self):
+        return 5
+"""
+ASYNC_LOADER = """
+class Loader:
+    async def __aiter__(self):
+        for number in range(5):
+            if runner.state.iter == 7:
+                print("holding", flush=True)
+                await asyncio.Event().wait()
+            yield torch.ones(4, 2)
+
+    def __len__(self):
+        return 5
+"""
+# The write of the second epoch's checkpoint, half done, in its thread
+WRITE = """
+import faults
+faults.install(faults.Fault("hang", 1, folder=os.path.realpath("run/checkpoints/.epoch_2")))
+
+def never_ends(*args):
+    faults.install(HANG)
+    return pwrite(*args)
+"""
+HANGS = {
+    "a background subscriber that sleeps": Hang(SLEEPING, saved=8),
+    "a background subscriber that spins": Hang(SPINNING, saved=8),
+    "a background subscriber that is deaf": Hang(DEAF, is_killed=True, saved=8),
+    "a step that awaits": Hang(AWAITING_STEP),
+    "a step that sleeps": Hang(SLEEPING_STEP, is_killed=True),
+    "a step that sleeps in a thread": Hang(SLEEPING_STEP, is_killed=True),
+    "a loader": Hang(LOADER, is_killed=True),
+    "an async loader": Hang(ASYNC_LOADER),
+}
+REST = """
+@runner.on(events.AfterTrainIter)
+def holds(event):
+    if event.iter == 7 and HOLD:
+        print("holding", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def script_of(name: str) -> str:
+    base, what = BASE.replace("import torch\n", "import time\nimport torch\n", 1), HANGS[name].script
+    if "loader" in name:
+        base = base.replace("[torch.ones(4, 2)] * 5", "Loader()")
+    if "step" in name:
+        return f"{base}{what}\nrunner = build()\n"
+    if "loader" in name:
+        return f"{base}{what}\nrunner = build()\n"
+    return f"{base}\nrunner = build()\n{what}"
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_the_process_ends_all_the_same(start: Start, tmp_path: Path, name: str):
+    hang = HANGS[name]
+    Path("train.py").write_text(script_of(name), "utf-8")
+    hold = {"HOLD": "epoch"} if "background" in name else {}
+    compute = "thread" if "thread" in name else "inline"
+    process = start(
+        *("-m", "asyncrunner", "run", "--compute", compute, "--grace", str(GRACE_S), "train.py"),
+        **hold,
+    )
+    process.wait_for("holding")
+    began = time.monotonic()
+    process.send(signal.SIGTERM)
+    process.go_on()
+    ended = process.end()
+    took_s = time.monotonic() - began
+    assert ended.code == 143, ended
+    assert GRACE_S - 0.1 < took_s < GRACE_S + (5 if hang.is_killed else 0) + MARGIN_S
+    assert ("is killed" in ended.err) == hang.is_killed
+    assert Path("run/logs/stuck.txt").exists() == hang.is_killed
+    found, rejected = find_checkpoints(Path("run/checkpoints"))
+    saved = [one.manifest.iter for one in found if one.manifest.purpose == "regular"]
+    assert (saved[0], rejected) == (hang.saved, {})
