@@ -116,11 +116,13 @@ class Running:
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                await state.saver.finish()
-            if signals is not None and signals.deadline is not None:
-                left_s = signals.deadline - time.monotonic()
-                self._runner.bus.limit_drain(max(0.0, left_s))
+            try:
+                with anyio.CancelScope(shield=True):
+                    await state.saver.finish()
+            finally:  # cancelled itself, if the grace time is over
+                if signals is not None and signals.deadline is not None:
+                    left_s = signals.deadline - time.monotonic()
+                    self._runner.bus.limit_drain(max(0.0, left_s))
 
     def _listener(self) -> Listener:
         loop, bus = asyncio.get_running_loop(), self._runner.bus

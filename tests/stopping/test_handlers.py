@@ -1,6 +1,5 @@
 """Whose signal handlers are there when: ours only while a script or the command line runs."""
 
-import asyncio
 import logging
 import signal
 import subprocess

@@ -86,14 +86,19 @@ class Loader:
     def __len__(self):
         return 5
 """
-# The write of the second epoch's checkpoint, half done, in its thread
+# The disk, for the thread that writes the last checkpoint
 WRITE = """
-import faults
-faults.install(faults.Fault("hang", 1, folder=os.path.realpath("run/checkpoints/.epoch_2")))
+sync = os.fsync
 
-def never_ends(*args):
-    faults.install(HANG)
-    return pwrite(*args)
+def is_writer():
+    return threading.current_thread().name == "asyncrunner checkpoint"
+
+def hang(file):
+    if HOLD and is_writer() and os.path.exists("run/checkpoints/latest"):
+        threading.Event().wait()
+    sync(file)
+
+os.fsync = hang
 """
 HANGS = {
     "a background subscriber that sleeps": Hang(SLEEPING, saved=8),
@@ -104,32 +109,25 @@ HANGS = {
     "a step that sleeps in a thread": Hang(SLEEPING_STEP, is_killed=True),
     "a loader": Hang(LOADER, is_killed=True),
     "an async loader": Hang(ASYNC_LOADER),
+    "a write of the last checkpoint": Hang(WRITE),
 }
-REST = """
-@runner.on(events.AfterTrainIter)
-def holds(event):
-    if event.iter == 7 and HOLD:
-        print("holding", flush=True)
-        sys.stdin.readline()
-"""
 
 
 def script_of(name: str) -> str:
-    base, what = BASE.replace("import torch\n", "import time\nimport torch\n", 1), HANGS[name].script
+    base = BASE.replace("import torch\n", "import time\nimport torch\n", 1)
+    script = HANGS[name].script
     if "loader" in name:
         base = base.replace("[torch.ones(4, 2)] * 5", "Loader()")
-    if "step" in name:
-        return f"{base}{what}\nrunner = build()\n"
-    if "loader" in name:
-        return f"{base}{what}\nrunner = build()\n"
-    return f"{base}\nrunner = build()\n{what}"
+    if "loader" in name or "step" in name:
+        return f"{base}{script}\nrunner = build()\n"
+    return f"{base}\nrunner = build()\n{script}"
 
 
 @pytest.mark.parametrize("name", HANGS)
 def test_the_process_ends_all_the_same(start: Start, tmp_path: Path, name: str):
     hang = HANGS[name]
     Path("train.py").write_text(script_of(name), "utf-8")
-    hold = {"HOLD": "epoch"} if "background" in name else {}
+    hold = {"HOLD": "epoch"} if "background" in name or "write" in name else {}
     compute = "thread" if "thread" in name else "inline"
     process = start(
         *("-m", "asyncrunner", "run", "--compute", compute, "--grace", str(GRACE_S), "train.py"),
