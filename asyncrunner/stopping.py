@@ -18,6 +18,7 @@ and no `loop.add_signal_handler`: that one writes into a pipe which forked DataL
 inherit, so one Ctrl-C would arrive once more for every worker. Here a forked worker ignores Ctrl-C
 and SIGUSR1, and the parent, which needs its data until the iteration is done, ends it. If the workers are
 stopped all the same, as by SIGTERM to the whole group, that their loader fails is not an error any more.
+A main thread that hangs in C code runs no handler: the `watchdog` hears of the signal all the same.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
+
+from .watchdog import Watchdog
 
 __all__ = [
     "Listener",
@@ -80,9 +83,10 @@ class StopSignals:
         """When, by `time.monotonic`, the grace time is over."""
         self.listeners: list[Listener] = []
         """The runs that are on: one, but for threads, and for a run inside a subscriber."""
+        self._asked: tuple[Listener, ...] = ()
         self._pid = os.getpid()
         self._last = float("-inf")
-        self._watchdog: threading.Timer | None = None
+        self._watchdog: Watchdog | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -108,11 +112,12 @@ class StopSignals:
         """Handle the signals, which only the main thread can."""
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
+        self._watchdog = Watchdog(SIGNALS, allowed_s=self._allowed_s, time_is_up=self._time_is_up)
 
     def restore(self) -> None:
         """Put the handlers of before back."""
         if self._watchdog is not None:
-            self._watchdog.cancel()
+            self._watchdog.close()
             faulthandler.cancel_dump_traceback_later()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -138,30 +143,37 @@ class StopSignals:
         if not self.listeners:
             self.leave()
             return
-        listener = max(self.listeners, key=lambda one: one.grace_s)
         assert self.received is not None
-        self.deadline = time.monotonic() + listener.grace_s
+        assert self._watchdog is not None
+        self.deadline = time.monotonic() + self._allowed_s() - BEYOND_GRACE_S
+        self._watchdog.alarm(self.received)
         # A worker that the same signal has ended is no error any more: torch would raise it anywhere.
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        allowed_s = listener.grace_s + BEYOND_GRACE_S
-        self._watchdog = threading.Timer(allowed_s, self._kill, (listener,))
-        self._watchdog.daemon = True
-        self._watchdog.start()
-        # In case something holds the interpreter's lock, so that no thread of Python can run.
-        faulthandler.dump_traceback_later(allowed_s + BEYOND_GRACE_S, exit=True, file=2)
-        for one in self.listeners:
+        # In case something comes to hold the interpreter's lock, so that no thread of Python can run.
+        faulthandler.dump_traceback_later(self._allowed_s() + BEYOND_GRACE_S, exit=True, file=2)
+        self._asked = tuple(self.listeners)
+        for one in self._asked:
             one.stop(self.received.name)
 
-    def _kill(self, listener: Listener) -> None:
-        assert self.received is not None
+    def _allowed_s(self) -> float:
+        return max((one.grace_s for one in self.listeners), default=GRACE_S) + BEYOND_GRACE_S
+
+    def _time_is_up(self, number: int, main_thread_has_moved: bool) -> None:
+        is_main_thread_stuck = self.received is None and not main_thread_has_moved
+        if self._asked or is_main_thread_stuck:  # else a script without a run takes its time
+            self._kill(number)
+
+    def _kill(self, number: int) -> None:
+        runs = self._asked or self.listeners
+        stacks = next((one.stacks for one in runs if one.stacks is not None), None)
         with contextlib.suppress(OSError):
-            if listener.stacks is None:
+            if stacks is None:
                 faulthandler.dump_traceback(2)
             else:
-                with listener.stacks.open("w") as file:
+                with stacks.open("w") as file:
                     faulthandler.dump_traceback(file)
         os.write(2, b"asyncrunner: the run did not end in its grace time and is killed\n")
-        os._exit(128 + self.received)
+        os._exit(128 + number)
 
 
 _installed: StopSignals | None = None

@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "events", "suggest"},
     {"delivery"},
     {"bus"},
-    {"journal", "settings", "launch", "run_dir", "stopping", "timeline"},
+    {"journal", "settings", "launch", "run_dir", "stopping", "timeline", "watchdog"},
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "probes"},
     {"subscribers"},
@@ -33,6 +33,7 @@ WITHOUT_TORCH = (
     "stopping",
     "run_dir",
     "timeline",
+    "watchdog",
 )
 
 

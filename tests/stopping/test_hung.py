@@ -62,6 +62,17 @@ def train_step(model, batch):
         time.sleep(1e9)
     return model(batch).pow(2).mean()
 """
+STEP_IN_C = """
+import ctypes
+
+def train_step(model, batch):
+    if runner.state.iter == 7:
+        print("holding", flush=True)
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):  # no signal interrupts this, and no handler of Python runs
+            ctypes.CDLL(None).pthread_mutex_lock(lock)
+    return model(batch).pow(2).mean()
+"""
 LOADER = """
 class Loader:
     def __iter__(self):
@@ -107,6 +118,7 @@ HANGS = {
     "a step that awaits": Hang(AWAITING_STEP),
     "a step that sleeps": Hang(SLEEPING_STEP, is_killed=True),
     "a step that sleeps in a thread": Hang(SLEEPING_STEP, is_killed=True),
+    "a step in C code": Hang(STEP_IN_C, is_killed=True),
     "a loader": Hang(LOADER, is_killed=True),
     "an async loader": Hang(ASYNC_LOADER),
     "a write of the last checkpoint": Hang(WRITE),
@@ -146,3 +158,33 @@ def test_the_process_ends_all_the_same(start: Start, tmp_path: Path, name: str):
     found, rejected = find_checkpoints(Path("run/checkpoints"))
     saved = [one.manifest.iter for one in found if one.manifest.purpose == "regular"]
     assert (saved[0], rejected) == (hang.saved, {})
+
+
+IN_C_WITH_THE_LOCK = """
+runner = build()
+
+@runner.on(events.AfterRun)
+def hang(event):
+    import ctypes
+
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):  # PyDLL keeps the interpreter's lock: no thread of Python can run
+        ctypes.PyDLL(None).pthread_mutex_lock(lock)
+"""
+
+
+@pytest.mark.soak
+def test_code_that_keeps_the_interpreters_lock_while_the_run_ends_is_killed_by_the_c_library(
+    start: Start, tmp_path: Path
+):
+    Path("train.py").write_text(BASE + IN_C_WITH_THE_LOCK, "utf-8")
+    process = start("-m", "asyncrunner", "run", "--grace", str(GRACE_S), "train.py", HOLD="epoch")
+    process.wait_for("holding")
+    began = time.monotonic()
+    process.send(signal.SIGTERM)
+    process.go_on()
+    ended = process.end()
+    assert ended.code == 1  # faulthandler knows no other
+    assert time.monotonic() - began < GRACE_S + 10 + MARGIN_S
+    assert "in hang" in ended.err
+    assert find_checkpoints(Path("run/checkpoints"))[1] == {}
