@@ -77,19 +77,29 @@ if __name__ == "__main__":
 CLI = ("-m", "asyncrunner", "run", "train.py")
 
 
+CASES = [
+    (signal.SIGINT, "0", "fork"),
+    (signal.SIGINT, "2", "fork"),
+    (signal.SIGINT, "4", "fork"),
+    (signal.SIGINT, "2", "spawn"),
+    (signal.SIGTERM, "2", "fork"),
+    (signal.SIGUSR1, "2", "fork"),
+    (signal.SIGTERM, "2", "spawn"),
+]
+EVERYDAY = [
+    (signal.SIGINT, "4", "fork", "RUNNING"),
+    (signal.SIGTERM, "2", "fork", "RUNNING"),
+    (signal.SIGUSR1, "2", "fork", "HOLD"),
+]
+
+
 @pytest.mark.parametrize(
-    ("number", "workers", "how"),
+    ("number", "workers", "how", "held"),
     [
-        (signal.SIGINT, "0", "fork"),
-        (signal.SIGINT, "2", "fork"),
-        (signal.SIGINT, "4", "fork"),
-        (signal.SIGINT, "2", "spawn"),
-        (signal.SIGTERM, "2", "fork"),
-        (signal.SIGUSR1, "2", "fork"),
-        (signal.SIGTERM, "2", "spawn"),
+        pytest.param(*case, marks=[] if case in EVERYDAY else pytest.mark.soak)
+        for case in [(*case, held) for case in CASES for held in ("HOLD", "RUNNING")]
     ],
 )
-@pytest.mark.parametrize("held", ["HOLD", "RUNNING"])
 def test_a_signal_to_the_whole_group_counts_once_and_the_run_goes_on_later(
     start: Start, tmp_path: Path, number: signal.Signals, workers: str, how: str, held: str
 ):
