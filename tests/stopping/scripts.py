@@ -43,17 +43,25 @@ def build():
 # A disk that takes its time, with the checkpoint after the first epoch.
 SLOW_DISK = """
 def slow_disk(runner):
-    sync, first, released = os.fsync, threading.Event(), threading.Event()
+    sync, begun, reached, released = os.fsync, *(threading.Event() for _ in range(3))
 
     def slow(file):
-        if not first.is_set() and threading.current_thread() is not threading.main_thread():
-            first.set()
+        if threading.current_thread().name == "asyncrunner checkpoint" and not begun.is_set():
+            begun.set()
+            reached.wait()
             hold("checkpoint")
             released.set()
         sync(file)
 
+    async def while_it_is_written(event):
+        if event.iter == 7:
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            reached.set()
+            released.wait()
+
     os.fsync = slow
-    runner.subscribe(events.AfterTrainIter, lambda event: event.iter == 7 and released.wait())
+    runner.subscribe(events.AfterTrainIter, while_it_is_written)
 
 build_without = build
 

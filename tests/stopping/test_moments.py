@@ -16,7 +16,7 @@ WAYS = {
 STOPS_AT = {
     "epoch": (1, 8),
     "validation": (2, 10),
-    "checkpoint": (1, 6),
+    "checkpoint": (1, 8),
     "drain": (4, 20),
     "last event": (4, 20),
 }
