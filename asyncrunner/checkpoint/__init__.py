@@ -4,6 +4,7 @@ manifest    what a checkpoint is, and whether it is intact (no torch)
 retention   which of several to keep, and the `latest` pointer (no torch)
 prune       deleting old ones by hand (no torch)
 files       writing and reading one
+loadable    where in one something is that could not be loaded again
 export      its weights alone, in a file; and reading those
 difference  in what two of them differ
 garbage     a rest for its collector meanwhile

@@ -11,6 +11,7 @@ flipped bits 290 came back as wrong tensors; so reading compares the manifest fi
 """
 
 import os
+import pickle
 import time
 import zlib
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from ..errors import CheckpointError
 from ..run_dir.files import make_directory, sync_directory, write_atomically
 from ..training.tree import map_tensors
 from .garbage import Rest
+from .loadable import check_loadable, places
 from .manifest import MANIFEST, Manifest, verify
 from .retention import building_name, put_aside, put_back, remove, replaced_name
 
@@ -83,7 +85,7 @@ def write_checkpoint(
         make_directory(path.parent)
         building.mkdir()
         fingerprint = _write_state(building / STATE, content)
-        _check_loadable(building / STATE)
+        check_loadable(building / STATE, content)
         versions = {"torch": torch.__version__, "asyncrunner": __version__}
         manifest = about.model_copy(update={"files": {STATE: fingerprint}, "versions": versions})
         write_atomically(building / MANIFEST, manifest.to_bytes())
@@ -112,20 +114,15 @@ def _report(path: Path, manifest: Manifest, duration_s: float) -> CheckpointSave
 def _write_state(path: Path, content: Mapping[str, Any]) -> tuple[int, int]:
     with path.open("wb") as file, Rest() as rest:  # given a path, torch.save holds the GIL
         summed = _Summed(file, rest)
-        torch.save(dict(content), cast("BinaryIO", summed))
+        try:
+            torch.save(dict(content), cast("BinaryIO", summed))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if what := places(content):
+                raise TypeError(f"{what} cannot be pickled: {error}") from error
+            raise
         file.flush()
         os.fsync(file.fileno())
     return summed.size, summed.crc
-
-
-def _check_loadable(file: Path) -> None:
-    # Loading would refuse these, and then it is too late.
-    classes = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    if classes:
-        raise TypeError(
-            f"objects of {', '.join(sorted(classes))} are in it, which could not be loaded again "
-            "without executing code; store tensors, numbers, text, lists and dicts"
-        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -135,9 +135,13 @@ class Manifest(BaseModel):
     @property
     def place(self) -> str:
         """Where in the training it is, for people."""
-        inside = f" and {self.batch} batches" if self.epoch and self.batch else ""
-        epochs = f"{self.epoch} epochs{inside}, " if self.epoch else ""
-        return f"{epochs}{self.iter} iterations"
+        inside = f" and {_counted(self.batch, 'batch', 'batches')}" if self.batch else ""
+        epochs = f"{_counted(self.epoch, 'epoch', 'epochs')}{inside}, " if self.epoch else ""
+        return epochs + _counted(self.iter, "iteration", "iterations")
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def verify(path: Path) -> Manifest:

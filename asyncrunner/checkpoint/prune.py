@@ -1,12 +1,11 @@
 """Deleting old checkpoints by hand, of a run that is not on."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError, ConfigurationError
 from .manifest import Found, Rule, find_checkpoints, verify
-from .retention import clean_up, delete, ranked, rule_of
+from .retention import clean_up, delete, leftovers, ranked, rule_of
 
 __all__ = ["Pruned", "prune"]
 
@@ -59,10 +58,12 @@ def prune(
     """
     if min(keep, keep if keep_best is None else keep_best) < 1:
         raise ConfigurationError(f"at least 1 must stay, got keep={keep}, keep_best={keep_best}")
-    restored, leftovers = _restorable(folder), _leftovers(folder)
+    left = leftovers(folder)
+    restored = [at.name for _, at in left if at is not None]
+    sizes = {path: _size(path) for path, at in left if at is None}
     if not dry_run:
         clean_up(folder)
-        leftovers = {name: s for name, s in leftovers.items() if not (folder / name).exists()}
+        sizes = {path: size for path, size in sizes.items() if not path.exists()}
     found, damaged = find_checkpoints(folder)
     gone = _old(found, keep, manual=manual)
     if keep_best is not None:
@@ -72,7 +73,8 @@ def prune(
     if not dry_run:
         _delete(gone)
     kept = [f for f in found if f not in gone]
-    return Pruned(gone, kept, damaged, list(leftovers.items()), restored)
+    useless = [(path.name, size) for path, size in sizes.items()]
+    return Pruned(gone, kept, damaged, useless, restored)
 
 
 def _old(found: list[Found], keep: int, *, manual: bool) -> list[Found]:
@@ -109,23 +111,6 @@ def _delete(gone: list[Found]) -> None:
             delete(one.path)
         except OSError as error:
             raise CheckpointError(f"checkpoint {one.path} cannot be deleted: {error}") from error
-
-
-def _hidden(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.name[0] == "." and path.suffix in (".tmp", ".old", ".gone"):
-                yield path
-
-
-def _restorable(folder: Path) -> list[str]:
-    names = (path.name[1:-4] for path in _hidden(folder) if path.suffix == ".old")
-    return [name for name in names if not (folder / name).exists()]
-
-
-def _leftovers(folder: Path) -> dict[str, int]:
-    restored = {f".{name}.old" for name in _restorable(folder)}
-    return {path.name: _size(path) for path in _hidden(folder) if path.name not in restored}
 
 
 def _size(path: Path) -> int:

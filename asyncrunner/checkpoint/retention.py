@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 from ..run_dir.files import sync_directory
@@ -92,16 +93,24 @@ def rule_of(metric: str) -> Rule:
     Raises:
         ConfigurationError: If the name does not tell.
     """
-    words = set(re.findall("[a-z0-9]+", metric.lower()))
-    is_less, is_greater = bool(words & _LESS), bool(words & _GREATER)
+    words = _words(metric)
+    is_less = any(word in _LESS or word.endswith("loss") for word in words)
+    is_greater = bool(words & _GREATER)
     if is_less != is_greater:
         return "less" if is_less else "greater"
-    if not is_less and words & {"top", "top1", "top5"}:  # of top1_err less is better
+    if not is_less and "top" in words:  # of top1_err less is better
         return "greater"
     raise ConfigurationError(
         f"is more or less of {metric!r} better? Say so: best={{{metric!r}: 'greater'}} or 'less', "
         "or --rule on the command line"
     )
+
+
+def _words(metric: str) -> set[str]:
+    """Return the words of `bbox_mAP50` and `valLoss`, in lower case and without numbers too."""
+    words = {word.lower() for word in re.findall("[A-Za-z0-9]+", metric)}
+    words |= {word.lower() for word in re.findall("[A-Z]?[a-z]{2,}|[A-Z]{2,}", metric)}
+    return words | {word.rstrip("0123456789") for word in words}
 
 
 def point_latest(folder: Path, name: str) -> None:
@@ -172,15 +181,31 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def clean_up(folder: Path) -> None:
-    """Finish what a killed process left half done; nobody else may be writing there."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
+class Leftover(NamedTuple):
+    """What a killed process left half done."""
+
+    path: Path
+    """Where it is, hidden."""
+    restored: Path | None
+    """Where it belongs, if it was put aside for another that never came; else it is of no use."""
+
+
+def leftovers(folder: Path) -> list[Leftover]:
+    """Return what a killed process left half done in a folder of checkpoints."""
+    found: list[Leftover] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := _HIDDEN.fullmatch(path.name):
             at = folder / match["name"]
-            if path.name.endswith(".old") and not at.exists():
-                path.rename(at)
-                sync_directory(folder)
-            else:
-                remove(path)
+            is_needed = path.name.endswith(".old") and not at.exists()
+            found.append(Leftover(path, at if is_needed else None))
+    return found
+
+
+def clean_up(folder: Path) -> None:
+    """Finish what a killed process left half done; nobody else may be writing there."""
+    for path, restored in leftovers(folder):
+        if restored is None:
+            remove(path)
+        else:
+            path.rename(restored)
+            sync_directory(folder)

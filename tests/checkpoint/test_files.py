@@ -76,8 +76,16 @@ def test_content_that_is_no_dict_is_refused(saved: Path):
 
 @pytest.mark.parametrize(
     ("value", "why"),
-    [(lambda: None, "Can't pickle "), (Path("x"), "objects of pathlib.PosixPath")],
-    ids=["no pickle", "no plain data"],
+    [
+        (lambda: None, r"model \(function\) cannot be pickled: Can't pickle "),
+        (Path("x"), r"model \(pathlib.PosixPath\) could not be loaded again without"),
+        (
+            {"EMA": {"decay": [0.9, Path("x")], "warm": torch.zeros(1), 3: {(1, Path("y")): 2}}},
+            r"model\.EMA\.decay\[1\] \(pathlib.PosixPath\), the key model\.EMA\.3\..*\[1\] ",
+        ),
+        ([Path("x")] * 5, r"model\[0\] .*, model\[2\] \(pathlib.PosixPath\) and 2 more could not"),
+    ],
+    ids=["no pickle", "no plain data", "deep inside", "several"],
 )
 def test_what_could_not_be_loaded_again_is_not_saved_and_the_old_one_stays(
     saved: Path, value: Any, why: str

@@ -174,7 +174,9 @@ def test_links_files_and_hidden_directories_are_not_found(tmp_path: Path):
     [
         ({"iter": 7}, "7 iterations"),
         ({"iter": 7, "epoch": 2}, "2 epochs, 7 iterations"),
-        ({"iter": 7, "epoch": 2, "batch": 1}, "2 epochs and 1 batches, 7 iterations"),
+        ({"iter": 7, "epoch": 2, "batch": 1}, "2 epochs and 1 batch, 7 iterations"),
+        ({"iter": 3, "epoch": 1, "batch": 2}, "1 epoch and 2 batches, 3 iterations"),
+        ({"iter": 1, "epoch": 1}, "1 epoch, 1 iteration"),
     ],
 )
 def test_the_place_in_training_is_told_to_people(fields: dict[str, Any], place: str):

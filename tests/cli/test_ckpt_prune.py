@@ -87,16 +87,32 @@ def test_a_metric_whose_name_does_not_tell_what_is_better_is_asked_for(
         ("loss", "less"),
         ("val/MAPE", "less"),
         ("top1_err", "less"),
+        ("coco/mAP50", "greater"),
+        ("valLoss", "less"),
+        ("logloss", "less"),
+        ("valAcc", "greater"),
+        ("AR@100", "greater"),
+        ("top10", "greater"),
+        ("TOP/ACC", "greater"),
     ],
 )
 def test_the_usual_metrics_tell_what_is_better(metric: str, rule: str):
     assert rule_of(metric) == rule
 
 
-@pytest.mark.parametrize("metric", ["size", "accuracy_loss", "", "mapping"])
+@pytest.mark.parametrize("metric", ["size", "accuracy_loss", "", "mapping", "stop", "train_TIME"])
 def test_an_unusual_metric_does_not(metric: str):
     with pytest.raises(ConfigurationError, match="--rule"):
         rule_of(metric)
+
+
+def test_prune_knows_the_rule_that_best_ones_were_saved_by(command: Command, folder: Path):
+    for n, value in enumerate((1.0, 3.0, 2.0)):
+        best: dict[str, Any] = {"purpose": "best", "metric": "size", "metrics": {"size": value}}
+        save(folder, f"size_{n}", 20 + n, rule="greater", **best)
+    done = command("ckpt", "prune", "runs/digits", "--keep", "9", "--keep-best", "1")
+    assert done.code == 0
+    assert [name for name in names(folder) if "size" in name] == ["size_1"]
 
 
 def test_prune_is_refused_while_the_run_is_on(command: Command, folder: Path, tmp_path: Path):
@@ -122,6 +138,7 @@ def test_prune_finishes_what_a_killed_process_left_half_done(command: Command, f
     back = "epoch_1 was put aside by a killed process, and is brought back"
     done = command("ckpt", "prune", "runs/digits", "--keep", "9", "--dry-run")
     assert f"would delete {gone}" in done.out
+    assert ".notes.tmp" not in done.out
     assert back in done.out
     assert ".epoch_1.old" in names(folder)
     done = command("ckpt", "prune", "runs/digits", "--keep", "9")
