@@ -12,7 +12,7 @@ from toys import epochs, equal, fit, kinds, line, seen, weights
 
 from asyncrunner import ValLoop
 from asyncrunner.checkpoint.export import export_weights
-from asyncrunner.errors import CheckpointError
+from asyncrunner.errors import CheckpointError, ConfigurationError
 from asyncrunner.events import AfterLoadCheckpoint, BeforeTrain, CheckpointRejected, WeightsLoaded
 
 
@@ -89,6 +89,11 @@ async def test_what_fits_is_taken_if_that_is_enough_and_the_rest_is_named(tmp_pa
     assert torch.equal(taken[0], line().weight)
     said = events[-1]
     assert (said.missing, said.unexpected, said.mismatched) == (["weight"], ["head"], [])
+    torch.save({"bias": torch.full((1,), 8.0), "weight": torch.ones(1, 9)}, tmp_path / "other.pt")
+    taken, events = await loaded(tmp_path / "other.pt", strict=False)
+    assert taken[1].item() == 8.0
+    assert torch.equal(taken[0], line().weight)
+    assert events[-1].mismatched == ["weight: (1, 9) in the file, (1, 3) in the model"]
 
 
 async def test_names_can_be_revised(run_dir: Path, tmp_path: Path):
@@ -98,6 +103,9 @@ async def test_names_can_be_revised(run_dir: Path, tmp_path: Path):
     assert equal(taken, list(line().parameters()))
     with pytest.raises(CheckpointError, match="two weights are called 'x'"):
         await loaded(run_dir, revise={"weight|bias": "x"})
+    for pattern, replacement in {"(": "", "weight": r"\2", "bias": r"\g<x>"}.items():
+        with pytest.raises(ConfigurationError, match="revise cannot replace"):
+            await loaded(run_dir, revise={pattern: replacement})
 
 
 async def test_a_damaged_checkpoint_is_rejected_and_a_file_that_is_not_there_is_named(

@@ -4,6 +4,8 @@ A `.safetensors` file holds tensors by name and nothing that could be executed; 
 torch.save of the same dict, and is only ever loaded with weights_only=True.
 """
 
+import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigurationError
-from ..run_dir.files import sync_directory
+from ..run_dir.files import make_directory, sync_directory
 from .files import STATE, read_checkpoint
 from .manifest import MANIFEST, Manifest
 
@@ -69,6 +71,45 @@ def export_weights(
     _write_atomically(out, lambda path: save(weights, metadata, path), overwrite=overwrite)
     tensors = sum(isinstance(value, Tensor) for value in weights.values())
     return Exported(tensors, out.stat().st_size)
+
+
+def publish_weights(checkpoint: Path, folder: Path) -> Path:
+    """Write the model's weights alone into a folder, under the checkpoint's name and their digest.
+
+    Returns:
+        The file, such as `epoch_3-90af31c2.safetensors`; the digits begin the SHA-256 of its content.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged, or the file cannot be written.
+        ConfigurationError: If the library for `.safetensors` is missing, or has no place for what
+            the model has.
+    """
+    building = folder / f".{checkpoint.name}.{os.getpid()}.tmp.safetensors"
+    try:
+        make_directory(folder)
+        export_weights(checkpoint, building, overwrite=True)
+        with building.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        published = folder / f"{checkpoint.name}-{digest[:8]}.safetensors"
+        building.replace(published)
+        sync_directory(folder)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"weights cannot be written into {folder}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            building.unlink(missing_ok=True)
+    return published
+
+
+def check_safetensors() -> None:
+    """Refuse to go on without the library for `.safetensors`.
+
+    Raises:
+        ConfigurationError: With how to install it.
+    """
+    _safetensors()
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ it may be in the weights.
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 
 from ..bus import Bus
+from ..checkpoint.export import check_safetensors
 from ..checkpoint.manifest import Manifest, Rule
-from ..checkpoint.retention import clean_up, rule_of
+from ..checkpoint.retention import LATEST, clean_up, rule_of
 from ..checkpoint.saver import OnError
 from ..delivery.every import Every
 from ..errors import ConfigurationError
@@ -43,8 +44,9 @@ class Checkpointer:
             has the run directory's name.
         filename: The name of a regular one, as in `"{run}-{iter}"`; it may use `run`, `attempt`,
             `epoch`, `iter` and `batch`. If not given it is `epoch_3`, or `iter_70` within an epoch.
-        publish: When training has ended, write the weights alone of the newest and of the best ones,
-            as `weights/<name>-<first 8 digits of their SHA-256>.safetensors` beside the checkpoints.
+        publish: When training has ended, but not by a signal, write the weights alone of the newest
+            and of the best ones, as `weights/<name>-<first 8 digits of the file's SHA-256>.safetensors`
+            beside the checkpoints; if these are in a `folder`, its name is before `-weights`.
         on_error: What a failed save does: `"raise"` ends the run, `"log"` goes on without it.
         name: Tells several apart; each deletes its own only.
 
@@ -79,10 +81,8 @@ class Checkpointer:
         self.publish = publish
         self.on_error: OnError = on_error
         self.name = name
-        if publish and find_spec("safetensors") is None:
-            raise ConfigurationError(
-                'publish=True needs safetensors: pip install "asyncrunner[safetensors]"'
-            )
+        if publish:
+            check_safetensors()
         self._folder = None if folder is None else Path(folder)
 
     def folder(self, run_dir: Path | None) -> Path:
@@ -99,6 +99,24 @@ class Checkpointer:
             )
         return run_dir / "checkpoints"
 
+    def weights_folder(self, folder: Path) -> Path:
+        """Return where weights alone are written, beside its folder of checkpoints."""
+        # Many runs may share what a folder given to it is in.
+        return folder.with_name("weights" if self._folder is None else f"{folder.name}-weights")
+
+    def clashes_with(self, other: "Checkpointer") -> bool:
+        """Whether the two, in one folder, would give two checkpoints one name."""
+        both_regular = self._saves_regular and other._saves_regular
+        return (
+            (both_regular and self.filename == other.filename)
+            or (self.is_auto and other.is_auto)
+            or not self.rules.keys().isdisjoint(other.rules)
+        )
+
+    @property
+    def _saves_regular(self) -> bool:
+        return self.last or bool(self.intervals)
+
     @contextmanager
     def attached(self, bus: Bus, ask: Ask, folder: Path) -> Generator[None]:
         """Save what is due in this block; what a killed process left half done is finished first."""
@@ -111,9 +129,9 @@ class Checkpointer:
         try:
             yield
         finally:
-            saving.close()
             for subscription in subscriptions:
                 subscription.cancel()
+            saving.close()
 
     def file_name(self, about: Manifest) -> str:
         """Return the name of a regular checkpoint."""
@@ -161,6 +179,8 @@ def _checked(template: str) -> str:
         raise ConfigurationError(
             f"filename must give letters, digits, '.', '_', '=', '+' and '-', got {template!r}"
         )
+    if name == LATEST:
+        raise ConfigurationError(f"filename must not be {LATEST!r}: that leads to the newest one")
     return template
 
 
@@ -171,13 +191,20 @@ def checkpointing(
     """Have them save in this block.
 
     Raises:
-        ConfigurationError: If two have one name, or one has no place.
+        ConfigurationError: If two have one name, or would save under one; or one has no place.
     """
     names = [checkpointer.name for checkpointer in checkpointers]
     if len(set(names)) < len(names):
         raise ConfigurationError(f"checkpointers need names of their own, got {names}")
+    folders = [checkpointer.folder(run_dir) for checkpointer in checkpointers]
+    placed = list(zip(checkpointers, folders, strict=True))
+    for (one, folder), (other, its_folder) in combinations(placed, 2):
+        if folder == its_folder and one.clashes_with(other):  # one would delete the other's
+            raise ConfigurationError(
+                f"the checkpointers {one.name!r} and {other.name!r} would save under the same names "
+                f"in {folder}: give one of them a filename= or a folder= of its own"
+            )
     with ExitStack() as attached:
-        for checkpointer in checkpointers:
-            folder = checkpointer.folder(run_dir)
+        for checkpointer, folder in placed:
             attached.enter_context(checkpointer.attached(bus, ask, folder))
         yield

@@ -1,11 +1,10 @@
 """What a `Checkpointer` does in one run: sees when a checkpoint is due, and asks for it."""
 
 import asyncio
-import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +15,17 @@ from asyncrunner_events import (
     AfterVal,
     AfterValEpoch,
     BeforeTrain,
+    CheckpointFailed,
     Event,
     RunFailed,
     RunInterrupted,
+    StopRequested,
 )
 
-from ..checkpoint.export import export_weights
-from ..checkpoint.manifest import Manifest, Rule, find_checkpoints
+from ..checkpoint.export import publish_weights
+from ..checkpoint.manifest import Found, Manifest, Rule, find_checkpoints
 from ..checkpoint.retention import delete, point_latest, rule_of, superfluous
 from ..checkpoint.saver import SaveRequest
-from ..run_dir.files import make_directory
 
 if TYPE_CHECKING:
     from .checkpointer import Checkpointer
@@ -46,7 +46,7 @@ class Saving:
         self._rules = dict(options.rules)
         self._best: dict[str, list[float]] = {}
         self._saved_at: tuple[int, int] | None = None
-        self._is_training = self._is_done = False
+        self._is_training = self._is_done = self._is_hurried = False
         self._warned: set[str] = set()
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
@@ -61,32 +61,34 @@ class Saving:
             yield AfterTrainEpoch, self._epoch_ends, None
         if self._rules or self._options.is_auto:
             yield AfterValEpoch, self._validated, None
+            yield CheckpointFailed, self._was_not_written, None
+        if self._options.publish:
+            yield StopRequested, self._is_stopped, None
         yield AfterVal, self._validation_ends, None
         yield AfterTrain, self._training_ends, None
 
     def close(self) -> None:
         """End the timers; once all is written, publish the weights if they are to be."""
         self._end_timers()
+        # Here, because the newest may have been saved long before the end, or be still in flight then.
         if self._is_done and self._options.publish:
-            try:
-                self._publish()
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # the run itself is done, and its checkpoints good
-                logger.warning("%s: weights were not published: %s", self._options.name, error)
+            for path in self._to_publish():
+                self._publish(path)
 
-    def _publish(self) -> None:
-        found, _ = find_checkpoints(self._folder)
-        own = [f for f in found if f.manifest.by == self._options.name]
+    def _to_publish(self) -> list[Path]:
+        own = self._own()
         regular = [f for f in own if f.manifest.purpose == "regular"][:1]
-        for path, _ in regular + [f for f in own if f.manifest.purpose == "best"]:
-            folder = self._folder.parent / "weights"
-            make_directory(folder)
-            building = folder / f".{path.name}.safetensors"
-            export_weights(path, building, overwrite=True)
-            digest = hashlib.sha256(building.read_bytes()).hexdigest()[:8]
-            building.replace(folder / f"{path.name}-{digest}.safetensors")
+        return [f.path for f in regular + [f for f in own if f.manifest.purpose == "best"]]
+
+    def _publish(self, checkpoint: Path) -> None:
+        try:
+            publish_weights(checkpoint, self._options.weights_folder(self._folder))
+        except Exception as error:  # the run is done, and its checkpoints are good
+            logger.warning("%s: weights were not published: %s", self._options.name, error)
+
+    def _own(self) -> list[Found]:
+        found, _ = find_checkpoints(self._folder)
+        return [f for f in found if f.manifest.by == self._options.name]
 
     def _end_timers(self) -> None:
         for timer in self._timers.values():
@@ -100,17 +102,21 @@ class Saving:
 
     def _training_begins(self, event: BeforeTrain) -> None:
         self._is_training = True
-        found, _ = find_checkpoints(self._folder)
-        own = [f.manifest for f in found if f.manifest.by == self._options.name]
+        own = [f.manifest for f in self._own()]
         regular = [m for m in own if m.purpose == "regular"]
         if regular and (regular[0].epoch, regular[0].iter) == (event.epoch, event.iter):
             self._saved_at = event.epoch, event.iter
-        for one in own:
-            if one.purpose == "best" and one.metric in one.metrics:
-                self._best.setdefault(one.metric, []).append(one.metrics[one.metric])
+        self._best = _best_of(own)
         for interval in self._options.intervals:
             if interval.unit == "s":
                 self._start_timer(interval.n)
+
+    def _was_not_written(self, event: CheckpointFailed) -> None:
+        if Path(event.path).parent == self._folder:  # the next best is better than none
+            self._best = _best_of([f.manifest for f in self._own()])
+
+    def _is_stopped(self, event: StopRequested) -> None:
+        self._is_hurried = self._is_hurried or event.by == "signal"
 
     def _fails(self, event: Event) -> None:
         self._is_training = False
@@ -144,7 +150,8 @@ class Saving:
         is_saved = self._saved_at == (event.epoch, event.iter)
         if self._is_training and self._options.last and event.iter and not is_saved:
             self._ask(self._regular)
-        self._is_done, self._is_training = self._is_training, False
+        self._is_done = self._is_training and not self._is_hurried
+        self._is_training = False
         self._end_timers()
 
     def _validated(self, event: AfterValEpoch) -> None:
@@ -206,3 +213,12 @@ class Saving:
             rules=self._rules,
         ):
             delete(one.path)
+
+
+def _best_of(own: Sequence[Manifest]) -> dict[str, list[float]]:
+    """Return the values of the best ones there are, by metric."""
+    best: dict[str, list[float]] = {}
+    for one in own:
+        if one.purpose == "best" and one.metric in one.metrics:
+            best.setdefault(one.metric, []).append(one.metrics[one.metric])
+    return best

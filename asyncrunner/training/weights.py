@@ -11,7 +11,7 @@ from asyncrunner_events import AfterLoadCheckpoint, CheckpointRejected, WeightsL
 
 from ..checkpoint import read_checkpoint
 from ..checkpoint.export import load_weights_file
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
 from .build import uncompiled
 from .checkpoints import checkpoint_in, in_thread
 from .state import RunState
@@ -33,6 +33,7 @@ async def load_weights(
 
     Raises:
         CheckpointError: If it cannot be read, or does not fit.
+        ConfigurationError: If a regular expression of `revise`, or what replaces it, is none.
     """
     try:
         content = await in_thread(lambda: _content(path))
@@ -58,7 +59,12 @@ def _revised(weights: Mapping[str, Any], revise: Revision) -> dict[str, Any]:
     revised: dict[str, Any] = {}
     for name, value in weights.items():
         for pattern, replacement in revise.items():
-            name = re.sub(pattern, replacement, name)
+            try:
+                name = re.sub(pattern, replacement, name)
+            except (re.error, IndexError) as error:
+                raise ConfigurationError(
+                    f"revise cannot replace {pattern!r} by {replacement!r}: {error}"
+                ) from error
         if name in revised:
             raise CheckpointError(f"after the revision of names two weights are called {name!r}")
         revised[name] = value
