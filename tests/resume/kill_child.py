@@ -1,13 +1,15 @@
-"""Trains, is killed, and trains on: one forked process for every start, since torch takes a second.
+"""Trains, is killed, and trains on: one forked process for every start, since torch takes seconds.
 
-    python kill_child.py FOLDER FAULT [FAULT …]
+    python kill_child.py FOLDER LOADER FAULT [FAULT …]
 
-A fault is `fs:17:kill` or `event:AfterVal:2:kill`, as `faults.py` has them; `every:STEP` stands for the
-file-system calls 1, 1 + STEP, … of a whole run; `random:COUNT:SEED` for kills at random times, each run
-being killed again and again until it comes to its end. Prints a line of JSON for each.
+Each process does what `asyncrunner run --run-dir … train_script.py --loader LOADER` does. A fault is
+`fs:17:kill` or `event:AfterVal:2:kill`, as `faults.py` has them; `every:STEP` stands for the file-system
+calls 1, 1 + STEP, … of a whole run; `random:COUNT:SEED` for kills at random times, each run being killed
+again and again until it comes to its end. Prints a line of JSON for each run.
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -15,62 +17,84 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import faults
+from resume.train_script import MAX_KEEP
 from resume.training import training
 
-from asyncrunner import Checkpointer
+from asyncrunner.__main__ import main as command
 from asyncrunner.checkpoint import read_checkpoint
 from asyncrunner.checkpoint.difference import differences
-from asyncrunner.checkpoint.manifest import find_checkpoints
+from asyncrunner.checkpoint.manifest import Manifest, find_checkpoints
+from asyncrunner.events import CheckpointSaved
+from asyncrunner.journal import read as read_journal
+from asyncrunner.launch import watching
 
 KILLED = -signal.SIGKILL
+SCRIPT = Path(__file__).with_name("train_script.py")
 
 
-def train(run_dir: Path, fault: str) -> None:
-    """Train to the end, or to the fault."""
-    saves = Checkpointer((5, "1ep"), max_keep=2, best={"plain/error": "less"})
-    one = training("epochs", "shuffled", run_dir=run_dir, checkpoint=saves)
-    if fault.startswith("event:"):
-        faults.attach(one.runner, faults.Fault.parse(fault))
-    asyncio.run(one.runner.train())
+@contextlib.contextmanager
+def meeting(run_dir: Path, fault: str) -> Generator[faults.Fault]:
+    """Have the fault happen in this block, whether it is one of files or one of events."""
+    in_files = fault if fault.startswith("fs:") else "fs:count"
+    with faults.injected(run_dir, in_files) as injected:
+        if not fault.startswith("event:"):
+            yield injected
+            return
+        with watching(lambda runner: faults.attach(runner, faults.Fault.parse(fault))):
+            yield injected
 
 
-def fork(run_dir: Path, fault: str, *, kill_after_s: float | None = None) -> tuple[int, int]:
+def run(run_dir: Path, loader: str) -> int:
+    """Do what the command does, and return its exit code."""
+    options = ["--run-dir", str(run_dir), "--progress", "none"]
+    try:
+        command(["run", *options, str(SCRIPT), "--loader", loader])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def fork(
+    run_dir: Path, loader: str, fault: str = "fs:count", *, kill_after_s: float | None = None
+) -> tuple[int, int]:
     """Train in a process of its own; return how it ended, and the file-system calls it counted."""
     run_dir.mkdir(parents=True, exist_ok=True)
     told, telling = os.pipe()
     child = os.fork()
     if child == 0:
         code = 70
-        os.close(told)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            in_files = fault if fault.startswith("fs:") else "fs:count"
-            with faults.injected(run_dir, in_files) as injected:
-                train(run_dir, fault)
+            for descriptor in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            with meeting(run_dir, fault) as injected:
+                code = run(run_dir, loader)
             os.write(telling, str(len(injected.calls)).encode())
-            code = 0
         finally:
             os._exit(code)
     os.close(telling)
     if kill_after_s is not None:
         time.sleep(kill_after_s)
         os.kill(child, signal.SIGKILL)
-    with os.fdopen(told) as output:
-        calls = output.read()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), int(calls or 0)
+    ended = os.waitstatus_to_exitcode(status)
+    # Not to its end: a killed process's workers still have the other one for some seconds.
+    calls = os.read(told, 20) if ended == 0 else b"0"
+    os.close(told)
+    return ended, int(calls)
 
 
 def newest(run_dir: Path) -> Any:
     """Return what the newest checkpoint of a run that came to its end holds."""
     found, damaged = find_checkpoints(run_dir / "checkpoints")
     assert not damaged
-    return read_checkpoint(found[0].path)
+    content = read_checkpoint(found[0].path)
+    del content["data"]["workers"]
+    return content
 
 
 def left(run_dir: Path) -> list[int]:
@@ -80,18 +104,43 @@ def left(run_dir: Path) -> list[int]:
     return sorted(read_checkpoint(one.path)["iter"] for one in found)
 
 
-def lived_through(folder: Path, expected: Any, faults_in_turn: Iterator[tuple[str, Any]]) -> None:
+def lost(run_dir: Path) -> list[str]:
+    """Return the checkpoints that the journal promises, and that are gone without a newer one."""
+    journal = run_dir / "events.jsonl"
+    if not journal.exists():
+        return []
+    promised = [event for event in read_journal(journal) if isinstance(event, CheckpointSaved)]
+    there, _ = find_checkpoints(run_dir / "checkpoints")
+    manifests = [one.manifest for one in there]
+    return [one.path for one in promised if not _is_kept(one, manifests)]
+
+
+def _is_kept(saved: CheckpointSaved, there: list[Manifest]) -> bool:
+    if Path(saved.path).exists():
+        return True
+    alike = [one for one in there if one.purpose == saved.purpose]
+    if saved.purpose == "best":
+        metric = "plain/error"
+        return any(one.metrics[metric] <= saved.metrics[metric] for one in alike)
+    return sum(one.order[:2] > (saved.attempt, saved.iter) for one in alike) >= MAX_KEEP
+
+
+def lived_through(
+    folder: Path, loader: str, expected: Any, faults_in_turn: Iterator[tuple[str, float | None]]
+) -> None:
     """Have one run meet one fault after the other, finish it, and print what came of it."""
-    kills, saved = 0, list[list[int]]()
+    kills, saved, gone = 0, list[list[int]](), list[str]()
     for fault, after_s in faults_in_turn:
-        ended, _ = fork(folder, fault, kill_after_s=after_s)
+        ended, _ = fork(folder, loader, fault, kill_after_s=after_s)
+        gone += lost(folder)
         if ended != KILLED:
             break
         kills += 1
         saved.append(left(folder))
-    ended, _ = fork(folder, "fs:count")
+    ended, _ = fork(folder, loader)
+    gone += lost(folder)
     found = differences(expected, newest(folder)).found if ended == 0 else [ended]
-    line = {"at": folder.name, "kills": kills, "saved": saved, "end": ended}
+    line = {"at": folder.name, "kills": kills, "saved": saved, "lost": gone, "end": ended}
     print(json.dumps(line | {"different": [str(one) for one in found]}), flush=True)
 
 
@@ -101,11 +150,18 @@ def at_random_times(chance: random.Random, took_s: float) -> Iterator[tuple[str,
         yield "fs:count", chance.uniform(0, took_s)
 
 
-def main(folder: Path, wanted: list[str]) -> None:
-    """Meet all faults."""
+def warm_up() -> None:
+    """Have everything imported that a run imports: an optimizer takes a second at its first step."""
+    one = training("epochs", "shuffled")
+    asyncio.run(one.runner.train())
     gc.freeze()  # a forked process copies what its collector touches
+
+
+def main(folder: Path, loader: str, wanted: list[str]) -> None:
+    """Meet all faults."""
+    warm_up()
     began = time.monotonic()
-    ended, calls = fork(folder / "whole", "fs:count")
+    ended, calls = fork(folder / "whole", loader)
     took_s = time.monotonic() - began
     assert ended == 0, ended
     expected = newest(folder / "whole")
@@ -114,14 +170,14 @@ def main(folder: Path, wanted: list[str]) -> None:
         if kind == "every":
             for n in range(1, calls + 1, int(rest[0])):
                 at = folder / f"call-{n}"
-                lived_through(at, expected, iter([(f"fs:{n}:kill", None)]))
+                lived_through(at, loader, expected, iter([(f"fs:{n}:kill", None)]))
         elif kind == "random":
             for n in range(int(rest[0])):
                 times = at_random_times(random.Random(int(rest[1]) + n), took_s)
-                lived_through(folder / f"random-{number}-{n}", expected, times)
+                lived_through(folder / f"random-{number}-{n}", loader, expected, times)
         else:
-            lived_through(folder / f"fault-{number}", expected, iter([(fault, None)]))
+            lived_through(folder / f"fault-{number}", loader, expected, iter([(fault, None)]))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
