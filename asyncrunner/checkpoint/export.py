@@ -225,6 +225,19 @@ def _save_safetensors(weights: Mapping[str, Any], metadata: dict[str, str], path
     if tied:
         metadata = {**metadata, "tied": json.dumps(tied)}
     _safetensors().save_file(_with_memory_of_their_own(weights), path, metadata=metadata)
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    # The library writes it in an order by chance: the same weights would have another digest.
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) <= size:
+            file.seek(8)
+            file.write(ordered.ljust(size))
 
 
 def _save_torch(weights: Mapping[str, Any], _: dict[str, str], path: Path) -> None:

@@ -34,7 +34,8 @@ class Checkpointer:
     Args:
         every: When: `20` or `"20it"` is every 20 iterations, `"2ep"` every second epoch, `"300s"`
             every five minutes; or several of them.
-        begin: Not before so many epochs or iterations are completed; counted from there on.
+        begin: Not before so many epochs or iterations are completed, and counted from there on; what
+            is saved by time is not affected.
         last: Save at the end too, also when the run is stopped.
         max_keep: How many regular ones stay, the newest; None for all.
         best: The metric whose best value is saved, such as `"val/accuracy"`; several; a dict that

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import ConfigurationError
+from .randomness import one_draw
 
 logger = logging.getLogger("asyncrunner")
 
@@ -107,10 +108,13 @@ async def batches(
     Raises:
         ConfigurationError: If the loader gives no batch at all.
     """
-    batch_idx = start - 1
+    batch_idx, read = start - 1, 0
     if isinstance(loader, AsyncIterable):
-        async with aclosing(_from_async(loader, limit)) as epoch:
-            read = 0
+        if has_state(loader):  # it goes on behind those that were used
+            passed_over()
+            read = start
+        most = None if limit is None else max(0, limit - read)
+        async with aclosing(_from_async(loader, most)) as epoch:
             async for batch in epoch:
                 read += 1
                 if read == start:
@@ -149,12 +153,13 @@ async def unless_stopping(
 
 def _from(loader: Iterable[Any], start: int, passed_over: Callable[[], None]) -> Iterator[Any]:
     """Return the batches of one epoch without the first `start`."""
-    if not start:
-        return iter(loader)
     if has_state(loader):  # it knows where it is
-        rest = iter(loader)
+        with one_draw(loader):
+            rest = iter(loader)
         passed_over()
         return rest
+    if not start:
+        return iter(loader)
     if is_indexed(loader):
         passed_over()
         return (loader[idx] for idx in range(start, len(loader)))  # pyright: ignore
@@ -204,8 +209,8 @@ def _without(loader: Any, start: int, passed_over: Callable[[], None]) -> Iterab
 def has_state(loader: object) -> bool:
     """Whether a loader is to be asked, and told, where it is.
 
-    One over indices is not, though torchdata's StatefulDataLoader could: its order is drawn once more,
-    while what its own state gave was other data in 11 of 12 set-ups.
+    One over indices is not, though torchdata's StatefulDataLoader could: its order is drawn once
+    more, which gives the same bits, while its own state gave other data in 11 of 12 set-ups.
     """
     can = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     return can and not _is_over_indices(loader)

@@ -31,6 +31,8 @@ _KNOWN_SAMPLERS = (
     *(WeightedRandomSampler, DistributedSampler),
 )
 """Those that draw an epoch's order when it begins, or from a generator of their own."""
+_TORCHDATA = "torchdata.stateful_dataloader.sampler"
+"""Where StatefulDataLoader has those of its own that do, too."""
 
 
 class DataPosition:
@@ -121,7 +123,7 @@ class DataPosition:
             "batch": self.batch(iter),
             "start": None if self._start is None else self._start.state_dict(),
             "now": now.state_dict(),
-            "loader": loader.state_dict() if has_state(loader) else None,
+            "loader": _state_of(loader),
             "workers": getattr(loader, "num_workers", None),
             "samples": _samples(loader),
         }
@@ -141,6 +143,15 @@ class DataPosition:
         if (samples := _samples(loader)) != state["samples"]:
             reasons.append(f"the data has {samples} samples now, and had {state['samples']}")
         return reasons
+
+
+def _state_of(loader: Any) -> Any:
+    if not has_state(loader):
+        return None
+    before = DataRandomness.now(loader)
+    state = loader.state_dict()  # torchdata's begins an epoch, and draws, to have one
+    before.put_back(loader)
+    return state
 
 
 def _samples(loader: Any) -> int | None:
@@ -166,14 +177,18 @@ def _doubts(loader: Any, batch: int, *, has_changed: bool) -> Iterator[str]:
             yield f"the {batch} batches that were used are read again: it is an IterableDataset"
         return
     innermost = cast("Any", loader.batch_sampler or loader.sampler)  # pyright: ignore[reportUnknownMemberType]
-    if type(innermost) is BatchSampler:
-        innermost = innermost.sampler
-    if batch and not isinstance(innermost, _KNOWN_SAMPLERS):
+    if type(innermost) is BatchSampler or _is_torchdatas(innermost):
+        innermost = getattr(innermost, "sampler", innermost)
+    if batch and not (isinstance(innermost, _KNOWN_SAMPLERS) or _is_torchdatas(innermost)):
         yield f"{type(innermost).__name__} may draw its order in another way than PyTorch's samplers"
     if loader.persistent_workers:
         yield "persistent workers begin anew, and draw their seeds once more"
     if loader.num_workers and (batch or has_changed) and not _draws_nothing(dataset):
         yield "random numbers drawn in workers begin anew: wrap the data set in SeededDataset"
+
+
+def _is_torchdatas(sampler: object) -> bool:
+    return type(sampler).__module__ == _TORCHDATA
 
 
 def _draws_nothing(dataset: Any) -> bool:

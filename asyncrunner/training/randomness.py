@@ -120,3 +120,20 @@ class DataRandomness(NamedTuple):
         """Return what `state_dict` returned this for."""
         generators = cast("list[Tensor]", state["generators"])
         return cls(Randomness.from_state_dict(state["own"]), [g.clone() for g in generators])
+
+
+@contextmanager
+def one_draw(loader: object) -> Generator[None]:
+    """Have whatever a loader draws in this block count as one number from its generator.
+
+    torchdata's StatefulDataLoader draws a number when an epoch begins, two when it was told to begin
+    where one had ended, and none if it was asked for its state before: what is drawn afterwards must
+    not depend on that.
+    """
+    before = DataRandomness.now(loader)
+    yield
+    before.put_back(loader)
+    own = getattr(loader, "generator", None)
+    torch.empty((), dtype=torch.int64).random_(
+        generator=own if isinstance(own, torch.Generator) else None
+    )

@@ -88,6 +88,15 @@ def test_a_safetensors_file_is_one_for_others_and_says_where_it_comes_from(
     }
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path, checkpoint: Path):
+    out = tmp_path / "weights.safetensors"
+    written: set[bytes] = set()
+    for _ in range(10):  # the library would write six texts in an order by chance
+        export_weights(checkpoint, out, overwrite=True)
+        written.add(out.read_bytes())
+    assert len(written) == 1
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_weights_that_were_staged_in_one_buffer_do_not_take_all_of_it_along(
     tmp_path: Path, suffix: str

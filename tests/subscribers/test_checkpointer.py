@@ -59,6 +59,11 @@ async def test_intervals_are_counted_from_where_they_begin(tmp_path: Path):
     assert found == {"epoch_5", "epoch_7", "epoch_9"}
 
 
+async def test_iterations_are_counted_from_there_too(tmp_path: Path):
+    saver = Checkpointer((3, "999s"), begin=4, max_keep=None, last=False)
+    assert await after(iters(12), tmp_path, saver) == {"iter_4", "iter_7", "iter_10"}
+
+
 async def test_the_newest_three_of_eleven_stay_also_when_the_run_was_resumed(tmp_path: Path):
     for length in (6, 11):
         await after(epochs(length, loader=points(1)), tmp_path, Checkpointer("1ep", max_keep=3))
@@ -146,6 +151,31 @@ async def test_several_delete_their_own_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "is_refused"),
+    [
+        ({}, {}, True),
+        ({"filename": "a_{iter}"}, {"filename": "a_{iter}"}, True),
+        ({"filename": "a_{iter}"}, {}, False),
+        ({}, {"every": (), "last": False, "best": {"val/x": "less"}}, False),
+        ({"best": {"val/x": "less"}}, {"filename": "x", "best": {"val/x": "greater"}}, True),
+        ({"best": "auto"}, {"filename": "x", "best": "auto"}, True),
+        ({}, {"folder": "elsewhere"}, False),
+    ],
+)
+async def test_two_that_would_overwrite_each_others_are_refused(
+    one: Any, other: Any, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    savers = [Checkpointer(**one), Checkpointer(name="other", **other)]
+    runner = fit(epochs(1), run_dir=tmp_path / "run", checkpoint=savers)
+    if is_refused:
+        with pytest.raises(ConfigurationError, match="'checkpointer' and 'other' would save under"):
+            await runner.train()
+    else:
+        await runner.train()
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"every": 0}, "every must be"),
@@ -155,6 +185,7 @@ async def test_several_delete_their_own_only(tmp_path: Path):
         ({"begin": -1}, "begin must be an int from 0"),
         ({"filename": "a/{epoch}"}, "filename must give"),
         ({"filename": "{step}"}, "filename may use"),
+        ({"filename": "latest"}, "filename must not be 'latest'"),
         ({"best": "val/score"}, "is more or less of 'val/score' better"),
         ({"best": {"val/score": "more"}}, "must be 'greater' or 'less', got 'more'"),
     ],

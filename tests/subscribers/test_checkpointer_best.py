@@ -2,18 +2,19 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpointed import after, names, valued
+from checkpointed import after, names, unhurried, valued
 from toys import epochs, fit, points, seen
 
 from asyncrunner import Checkpointer
 from asyncrunner.checkpoint import Manifest
-from asyncrunner.events import (
-    AfterTrainIter,
-)
+from asyncrunner.checkpoint.manifest import find_checkpoints
+from asyncrunner.errors import ConfigurationError
+from asyncrunner.events import AfterTrainIter, CheckpointFailed
 
 
 async def best_of(folder: Path, *values: float, **options: Any) -> set[str]:
@@ -63,6 +64,48 @@ async def test_a_run_goes_on_from_a_best_one_with_its_optimizer(tmp_path: Path):
     iterations = seen(runner, AfterTrainIter)
     await runner.train()
     assert [event.iter for event in iterations] == [2]
+
+
+async def test_the_best_few_are_known_after_a_resume_and_count_as_none_of_the_newest(
+    tmp_path: Path,
+):
+    def saver() -> Checkpointer:
+        return Checkpointer("1ep", max_keep=1, best={"val/score": "greater"}, keep_best=2)
+
+    first = {"train": epochs(3, loader=points(1)), "val": valued(2.0, 5.0, 4.0)}
+    then = {"train": epochs(6, loader=points(1)), "val": valued(3.0, 4.5, 1.0)}
+    for options in (first, then):
+        await after(options["train"], tmp_path, saver(), val=options["val"])
+    assert names(tmp_path) == {"best_val_score_epoch_2", "best_val_score_epoch_5", "epoch_6"}
+    assert os.readlink(tmp_path / "checkpoints" / "latest") == "epoch_6"
+
+
+async def test_a_best_one_that_was_not_written_is_not_what_later_ones_have_to_beat(tmp_path: Path):
+    folder = tmp_path / "all"
+    (folder / "run").mkdir(parents=True)
+    saver = Checkpointer(
+        (), last=False, best={"val/score": "greater"}, folder=folder, on_error="log"
+    )
+    runner = unhurried(
+        fit(
+            epochs(3, loader=points(1)),
+            run_dir=tmp_path / "run",
+            checkpoint=saver,
+            val=valued(1.0, 3.0, 2.0),
+        )
+    )
+    failed = seen(runner, CheckpointFailed)
+    blocked = folder / "run" / "best_val_score_epoch_2"
+    blocked.write_text("a file in its way")
+    await runner.train()
+    assert [event.path for event in failed] == [str(blocked)]
+    found, _ = find_checkpoints(folder / "run")
+    assert [one.path.name for one in found] == ["best_val_score_epoch_3"]
+
+
+async def test_auto_with_a_name_that_tells_nothing_ends_the_run_with_what_to_say(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="is more or less of 'val/score' better"):
+        await best_of(tmp_path, 1.0, best="auto")
 
 
 async def test_auto_is_the_first_metric_and_names_tell_the_rule(tmp_path: Path):
