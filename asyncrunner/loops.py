@@ -46,6 +46,7 @@ from asyncrunner_events import (
     BeforeTrainEpoch,
     BeforeTrainIter,
     MetricsReady,
+    StepSkipped,
 )
 
 from .device import to_device
@@ -179,9 +180,17 @@ class TrainLoop:
         state.scaler.unscale_(optimizer)
         grad_norm = self.gradients.complete(optimizer, state.accumulated)
         await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
-        state.scaler.step(optimizer)  # under fp16 torch reads here whether a gradient overflowed
+        skipped, state.skipped = state.skipped, None
+        if skipped is None:
+            state.scaler.step(
+                optimizer
+            )  # under fp16 torch reads here whether a gradient overflowed
         optimizer.zero_grad()
-        await publish(AfterOptimizerStep, **at)
+        if skipped is None:
+            await publish(AfterOptimizerStep, **at)
+        else:
+            reason, by = skipped
+            await publish(StepSkipped, optimizer=at["optimizer"], reason=reason, by=by)
         return grad_norm
 
     async def _end_last_group(self, state: RunState, num_batches: int) -> None:
@@ -237,6 +246,7 @@ class EpochTrainLoop(TrainLoop):
                     await publish(BeforeTrainEpoch)
                 state.model.train()
                 is_complete = await self._train_epoch(state, loader, num_batches)
+                state.is_epoch_ending = False
                 if is_complete and state.accumulated and state.epoch + 1 == max_epochs:
                     await self._end_last_group(state, state.position.batch(state.iter))
                 await state.publish_landed(wait=True)  # the loop awaits the device here
@@ -255,6 +265,8 @@ class EpochTrainLoop(TrainLoop):
         async with aclosing(_rest_of_pass(state, loader, state.epoch)) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
+                if state.is_epoch_ending:
+                    return True
                 if state.stopping:
                     return batch_idx + 1 == num_batches
                 began = time.perf_counter()

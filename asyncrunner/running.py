@@ -69,6 +69,7 @@ class Running:
             if seed is not None:
                 seed_everything(seed)
             state = self._state = self._build(settings)
+            state.has_checkpointer = bool(self._checkpointers())
             with (
                 closing(state),
                 self._outputs(seed),

@@ -19,6 +19,7 @@ from asyncrunner_events import (
     Event,
     RunFailed,
     RunInterrupted,
+    SaveRequested,
     StopRequested,
 )
 
@@ -64,6 +65,7 @@ class Saving:
             yield CheckpointFailed, self._was_not_written, None
         if self._options.publish:
             yield StopRequested, self._is_stopped, None
+        yield SaveRequested, self._is_asked, None
         yield AfterVal, self._validation_ends, None
         yield AfterTrain, self._training_ends, None
 
@@ -117,6 +119,9 @@ class Saving:
 
     def _is_stopped(self, event: StopRequested) -> None:
         self._is_hurried = self._is_hurried or event.by == "signal"
+
+    def _is_asked(self, event: SaveRequested) -> None:
+        self._ask(self._regular)
 
     def _fails(self, event: Event) -> None:
         self._is_training = False

@@ -86,6 +86,12 @@ class RunState:
     """What subscribers asked for that is done between two iterations, such as a checkpoint."""
     stop_reason: str | None = None
     """Why the run is to end after the current iteration, if it is."""
+    is_epoch_ending: bool = False
+    """Whether somebody asked the epoch to end after the current iteration."""
+    skipped: tuple[str, str] | None = None
+    """Why the next optimizer step is to be left out, and who said so, if it is."""
+    has_checkpointer: bool = False
+    """Whether something saves checkpoints when asked to."""
     saver: Saver = field(init=False)
     """Writes checkpoints; made anew for every run."""
     completed: tuple[int, int] = (0, 0)
@@ -144,6 +150,7 @@ class RunState:
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.saver = Saver(self.bus)
         self.stop_reason = self.failure = self.before_validation = self._validating = None
+        self.is_epoch_ending, self.skipped = False, None
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter = self.completed

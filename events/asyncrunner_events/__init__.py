@@ -11,6 +11,15 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .decisions import (
+    DECISIONS,
+    Decision,
+    EpochEndRequested,
+    LearningRateChanged,
+    SaveRequested,
+    StepSkipped,
+    StopRequested,
+)
 from .facts import (
     FACTS,
     CheckpointFailed,
@@ -24,7 +33,6 @@ from .facts import (
     RunFailed,
     RunInterrupted,
     RunResumed,
-    StopRequested,
     SubscriberFailed,
     SubscriberSlow,
     WeightsLoaded,
@@ -69,6 +77,7 @@ from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, Modul
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
+    "DECISIONS",
     "EVENTS",
     "FACTS",
     "GRADIENT_POINTS",
@@ -109,6 +118,8 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointSkipped",
     "CountedBy",
+    "Decision",
+    "EpochEndRequested",
     "Event",
     "EventParseError",
     "EventsDropped",
@@ -116,6 +127,7 @@ __all__ = [
     "GradientPoint",
     "HostWaited",
     "IterPoint",
+    "LearningRateChanged",
     "Live",
     "LiveFieldAbsentError",
     "MetricsReady",
@@ -128,7 +140,9 @@ __all__ = [
     "RunFailed",
     "RunInterrupted",
     "RunResumed",
+    "SaveRequested",
     "Stage",
+    "StepSkipped",
     "StopRequested",
     "SubscriberFailed",
     "SubscriberSlow",
