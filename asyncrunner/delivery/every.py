@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,13 +58,17 @@ class Every:
         return every
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
         if _is_result(event_type, fields.get("stage", progress.get("stage"))):
             return True
         if self.unit == "s":
-            return time.monotonic_ns() / 1e9 - self._last >= self.n
+            return now_ns() / 1e9 - self._last >= self.n
         counter = event_type.counted_by
         if self.unit and self.unit != _UNIT_OF.get(counter or ""):
             counter, last = _COUNTER_OF[self.unit], self._last

@@ -7,6 +7,7 @@ training line. The interval here also tells the loop which scalars nobody will l
 they are not copied from the device at all; a `where=` could not.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -25,12 +26,16 @@ class Thinned(Every):
     """Each event that is not droppable, and of those of every iteration each n-th."""
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due."""
         if not event_type.droppable:
             return True
-        return super().can_be_due(event_type, progress, fields)
+        return super().can_be_due(event_type, progress, fields, now_ns)
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""
