@@ -157,7 +157,7 @@ class Monitor:
         counter, self._counter = self._counter, None
         self._flops = None
         if counter is not None:
-            counter.__exit__(None, None, None)
+            counter.__exit__(None, None, None)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
             self._flops = counter.get_total_flops() or None
 
 
