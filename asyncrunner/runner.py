@@ -15,11 +15,10 @@ from .device import pick_device
 from .dry_run import dry_run
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
-from .outputs import JournalKind
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
 from .running import Running, run_dir_of
-from .settings import ComputeMode, Progress, Settings
+from .settings import ComputeMode, JournalKind, Progress, Settings
 from .stopping import GRACE_S, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer
 from .training import checkpoints

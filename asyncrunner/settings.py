@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
 
-__all__ = ["ComputeMode", "Progress", "Settings"]
+__all__ = ["ComputeMode", "JournalKind", "Progress", "Settings"]
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -27,6 +27,9 @@ Progress = Literal["auto", "rich", "plain", "none"]
 
 ComputeMode = Literal["auto", "inline", "thread"]
 """Where steps compute: on the event loop, in a thread, or by the rule of `asyncrunner.compute`."""
+
+JournalKind = Literal["epochs", "all", "off"]
+"""Which events are in the journal."""
 
 # The descriptions are what an error message says was expected.
 _Count = Annotated[int | None, Field(ge=1, description="a whole number, 1 or more")]
@@ -41,6 +44,7 @@ _Flag = Annotated[bool, Field(description="1 or 0 (or true, false, yes, no, on, 
 _Path = Annotated[Path | None, Field(description="a path")]
 _Name = Annotated[str | None, Field(description="a name")]
 _Resume = Annotated[str | None, Field(min_length=1, description="auto, never or a path")]
+_Journal = Annotated[JournalKind | None, Field(description="epochs, all or off")]
 _Seconds = Annotated[float | None, Field(ge=0, description="seconds, 0 or more")]
 _Progress = Annotated[Progress | None, Field(description="auto, rich, plain or none")]
 
@@ -74,6 +78,10 @@ class Settings(BaseModel):
     """`auto` goes on from the newest intact checkpoint, `never` begins anew; or a checkpoint."""
     require_exact: _Flag = False
     """Refuse to resume if the numbers could be others than those of a run that never stopped."""
+    journal: _Journal = None
+    """Which events are in the journal: `epochs` leaves out the mount points of every iteration."""
+    journal_mb: _Count = None
+    """How large the journal may be, in MB; beyond it the oldest events are deleted."""
     grace: _Seconds = None
     """Seconds from a request to stop to the end of the process."""
     dry_run: _Flag = False

@@ -65,6 +65,12 @@ _Resume = Annotated[
 _RequireExact = Annotated[
     bool, typer.Option("--require-exact", help="Refuse to resume what cannot be resumed exactly.")
 ]
+_Journal = Annotated[
+    _Text, typer.Option(metavar="epochs|all|off", help="Which events are in the journal.")
+]
+_JournalMb = Annotated[
+    _Text, typer.Option(metavar="MB", help="How large the journal may be; the oldest go first.")
+]
 _Grace = Annotated[
     _Text, typer.Option(metavar="SECONDS", help="From a signal to the end of the process; 30.")
 ]
@@ -96,6 +102,8 @@ def run(
     limit: _Limit = None,
     resume: _Resume = None,
     require_exact: _RequireExact = False,
+    journal: _Journal = None,
+    journal_mb: _JournalMb = None,
     grace: _Grace = None,
     dry_run: _DryRun = False,
     progress: _Progress = None,
@@ -120,6 +128,8 @@ def run(
         **_limits(limit),
         resume=resume,
         require_exact=require_exact or None,
+        journal=journal,
+        journal_mb=journal_mb,
         grace=grace,
         dry_run=dry_run or None,
         progress=progress,

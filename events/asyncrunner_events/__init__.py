@@ -11,6 +11,7 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
     Decision,
@@ -74,6 +75,8 @@ from .mount_points import (
     IterPoint,
 )
 from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, ModuleProbe
+from .reader import RunReader, open_run
+from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
@@ -118,12 +121,14 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointSkipped",
     "CountedBy",
+    "Cursor",
     "Decision",
     "EpochEndRequested",
     "Event",
     "EventParseError",
     "EventsDropped",
     "Fact",
+    "Gap",
     "GradientPoint",
     "HostWaited",
     "IterPoint",
@@ -136,9 +141,11 @@ __all__ = [
     "ModuleMeasured",
     "ModuleProbe",
     "MountPoint",
+    "Position",
     "ResumeInexact",
     "RunFailed",
     "RunInterrupted",
+    "RunReader",
     "RunResumed",
     "SaveRequested",
     "Stage",
@@ -148,5 +155,6 @@ __all__ = [
     "SubscriberSlow",
     "UnknownEvent",
     "WeightsLoaded",
+    "open_run",
     "parse",
 ]
