@@ -167,6 +167,7 @@ class Saver:
             if self._gate.is_passed:
                 await asyncio.wait({writing}, timeout=COMMIT_S)
             writing.cancel()
+            await asyncio.wait({writing}, timeout=COMMIT_S)
         error = CheckpointError(_TIME_IS_OVER)
         given_up = [write for write in (self._in_flight, waiting) if write is not None]
         with anyio.move_on_after(COMMIT_S):
