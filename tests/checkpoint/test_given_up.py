@@ -1,14 +1,13 @@
 """When a run's time is over: what is committed is announced, and what is not announced never committed."""
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from bus_support import Stuck, turns
-from faults import injected
+from faults import hanging
 from samples import alike, content
 from saves import Run
 
@@ -16,34 +15,6 @@ from asyncrunner.checkpoint import read_checkpoint
 from asyncrunner_events import CheckpointSaved
 
 WRITING, COMMITTING = "mkdir .iter_1", "rename .iter_1"
-
-
-class Disk:
-    """Hangs at a call until it is let go."""
-
-    def __init__(self) -> None:
-        self.hangs = threading.Event()
-        self.go_on = threading.Event()
-
-    async def reached(self) -> None:
-        await asyncio.to_thread(self.hangs.wait)
-
-
-@contextlib.contextmanager
-def hanging(run: Run, at: str) -> Generator[Disk]:
-    disk = Disk()
-
-    def hang(call: str) -> None:
-        if at in call:
-            disk.hangs.set()
-            assert disk.go_on.wait(60)
-
-    with injected(run.folder) as fault:
-        fault.echo = hang
-        try:
-            yield disk
-        finally:
-            disk.go_on.set()
 
 
 @pytest.fixture
@@ -66,10 +37,10 @@ async def test_what_was_not_complete_is_never_committed_and_reported_as_failed(
     run: Run, caplog: pytest.LogCaptureFixture
 ):
     followed_up: list[int] = []
-    with hanging(run, WRITING) as disk:
+    with hanging(run.folder, WRITING) as disk:
         await run.save(1, then=lambda: followed_up.append(1))
         await run.save(2)
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         await run.saver.give_up()
         assert await run.told() == ["Failed iter_1", "Failed iter_2"]
         disk.go_on.set()
@@ -81,10 +52,10 @@ async def test_what_was_not_complete_is_never_committed_and_reported_as_failed(
 
 
 async def test_what_is_being_put_into_its_place_is_waited_for_and_announced(run: Run):
-    with hanging(run, COMMITTING) as disk:
+    with hanging(run.folder, COMMITTING) as disk:
         await run.save(1)
         await run.save(2)
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         giving_up = asyncio.create_task(run.saver.give_up())
         await turns()
         assert not giving_up.done()
@@ -112,9 +83,9 @@ async def test_a_disk_that_hangs_while_it_commits_does_not_hold_up_the_end_and_w
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("asyncrunner.checkpoint.saver.COMMIT_S", 0.01)
-    with hanging(run, COMMITTING) as disk:
+    with hanging(run.folder, COMMITTING) as disk:
         await run.save(1)
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         await run.saver.give_up()
         disk.go_on.set()
         await all_done(run)
@@ -129,9 +100,9 @@ async def test_nothing_is_begun_afterwards(run: Run):
 
 
 async def test_one_whose_caller_is_cancelled_is_written_and_announced_all_the_same(run: Run):
-    with hanging(run, WRITING) as disk:
+    with hanging(run.folder, WRITING) as disk:
         saving = asyncio.create_task(run.save(1, background=False))
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         saving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await saving
@@ -142,9 +113,9 @@ async def test_one_whose_caller_is_cancelled_is_written_and_announced_all_the_sa
 
 async def test_one_whose_caller_is_cancelled_and_that_fails_is_reported(run: Run):
     (run.folder / "iter_1").write_text("mine")
-    with hanging(run, WRITING) as disk:
+    with hanging(run.folder, WRITING) as disk:
         saving = asyncio.create_task(run.save(1, background=False, on_error="log"))
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         saving.cancel()
         disk.go_on.set()
         with pytest.raises(asyncio.CancelledError):
@@ -154,9 +125,9 @@ async def test_one_whose_caller_is_cancelled_and_that_fails_is_reported(run: Run
 
 
 async def test_who_waits_for_one_that_is_given_up_does_not_wait_for_ever(run: Run):
-    with hanging(run, WRITING) as disk:
+    with hanging(run.folder, WRITING) as disk:
         saving = asyncio.create_task(run.save(1, background=False))
-        await disk.reached()
+        await asyncio.to_thread(disk.hangs.wait)
         await run.saver.give_up()
         with pytest.raises(asyncio.CancelledError):
             await saving
