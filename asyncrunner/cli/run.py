@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -204,6 +205,9 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
     from ..script.user_code import is_launcher_bug
 
     with stop_signals() as signals, watching(report.starts):
+        # What SLURM sends may come while the process ends; its default action would kill it, with
+        # exit code 138 after a run that is complete.
+        signals.ignore_afterwards(signal.SIGUSR1)
         try:
             found = load(target, args)
             if _shows_help(found):
