@@ -199,6 +199,8 @@ class MMEngineHooks:
 
     def _begin(self, event: BeforeRun) -> None:
         self.dataset = None
+        # Made now, they are what MMEngine's `get_current_instance` gives hooks that ask there.
+        _ = self.runner.message_hub, self.runner.logger
 
     def _stateful(self) -> dict[str, Any]:
         named: dict[str, Any] = {}

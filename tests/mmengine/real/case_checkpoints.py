@@ -33,7 +33,8 @@ def case_checkpoint_hook(folder: Path) -> dict[str, Any]:
         runner = make(folder / who, [_hook()], epochs=4)
         runner.train() if who == "theirs" else runner.run()
         last = Path((folder / who / "last_checkpoint").read_text())
-        saved = torch.load(last, weights_only=True)
+        # MMEngine's file has objects of its own in it; ours loads without running anything.
+        saved = torch.load(last, weights_only=who == "ours")
         found[who] = {
             "files": _files(folder / who),
             "last": last.name,
@@ -41,7 +42,9 @@ def case_checkpoint_hook(folder: Path) -> dict[str, Any]:
             "meta": [saved["meta"]["epoch"], saved["meta"]["iter"]],
             "info": sorted(saved["message_hub"]["runtime_info"]),
             "weights": numbers(saved["state_dict"]),
-            "momenta": [s["momentum_buffer"].tolist() for s in saved["optimizer"]["state"].values()],
+            "momenta": [
+                s["momentum_buffer"].tolist() for s in saved["optimizer"]["state"].values()
+            ],
         }
     return found
 
@@ -90,7 +93,8 @@ class Counts(Hook):
 def case_our_checkpoints_hold_hooks(folder: Path) -> dict[str, Any]:
     """Four epochs at once, and two and two, with everything that has a state."""
     found: dict[str, Any] = {}
-    for who, lengths in (("straight", [4]), ("resumed", [2, 4])):
+    # `theirs` are the numbers to have: those of the run that was never stopped.
+    for who, lengths in (("theirs", [4]), ("ours", [2, 4])):
         for epochs in lengths:
             ema, counts = EMAHook(momentum=0.1), Counts()
             hooks = [ema, counts, ParamSchedulerHook(), RuntimeInfoHook()]
@@ -119,4 +123,7 @@ def case_our_checkpoint_has_the_averages(folder: Path) -> dict[str, Any]:
     our_runner(folder / "ours", [ema], checkpoint=Checkpointer(every="1ep")).run()
     saved = read_checkpoint(next((folder / "ours" / "checkpoints").glob("epoch*3*")).resolve())
     averages = {name[7:]: value for name, value in ema.ema_model.state_dict().items() if name[7:]}
-    return {"theirs": numbers({k: averages[k] for k in saved["model"]}), "ours": numbers(saved["model"])}
+    return {
+        "theirs": numbers({k: averages[k] for k in saved["model"]}),
+        "ours": numbers(saved["model"]),
+    }

@@ -2,6 +2,7 @@
 # pyright: basic, reportMissingImports=false
 # mmengine is installed in an environment of its own, not where this is checked.
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -20,9 +21,12 @@ from mmengine.hooks import (
     SyncBuffersHook,
 )
 from mmengine.registry import MODELS
-from mmengine.runner import Runner as TheirRunner
+from mmengine.structures import BaseDataElement
 from torch.utils.data import RandomSampler
 from work import loader, numbers, our_runner, their_runner
+
+from asyncrunner import Runner, TestLoop
+from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
 
 
 def _lines(folder: Path) -> list[str]:
@@ -97,22 +101,13 @@ def case_profiler(folder: Path) -> dict[str, Any]:
         traces = []
         for by_epoch, times in ((True, 1), (False, 2)):
             trace = folder / who / f"{by_epoch}.json"
-            hook = ProfilerHook(
-                by_epoch=by_epoch, profile_times=times, json_trace_path=str(trace)
-            )
+            hook = ProfilerHook(by_epoch=by_epoch, profile_times=times, json_trace_path=str(trace))
             runner = make(folder / who, [hook], epochs=1)
             runner.train() if who == "theirs" else runner.run()
             events = json.loads(trace.read_text())["traceEvents"]
             traces.append(sum(event.get("name") == "aten::linear" for event in events))
         found[who] = traces
     return found
-
-
-class Sample(dict):
-    """A picture's data sample."""
-
-    img_path = "one.png"
-    ori_width = ori_height = 4
 
 
 class Drawn:
@@ -134,11 +129,6 @@ class Drawn:
 
 def case_visualization(folder: Path) -> dict[str, Any]:
     """The pictures of a test, drawn by a visualizer that was set."""
-    from mmengine.structures import BaseDataElement
-
-    from asyncrunner import Runner, TestLoop
-    from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
-
     sample = BaseDataElement(metainfo={"img_path": "a/one.png", "ori_width": 4, "ori_height": 6})
     data = [[{"inputs": torch.zeros(1, 3, 6, 4), "data_sample": sample}] for _ in range(3)]
     drawn = Drawn()
@@ -150,8 +140,6 @@ def case_visualization(folder: Path) -> dict[str, Any]:
     )
     runner_for_hooks(runner).visualizer = drawn
     subscribe_hook(runner, NaiveVisualizationHook(interval=2))
-    import asyncio
-
     asyncio.run(runner.test())
     return {"drawn": drawn.drawn}
 
@@ -171,8 +159,6 @@ class Twice(torch.nn.Module):
 
 def case_tta(folder: Path) -> dict[str, Any]:
     """A test with the model that the hook wraps it in."""
-    import asyncio
-
     found = []
     for hooks in ([], [PrepareTTAHook({"type": "Twice"})]):
         metrics = asyncio.run(our_runner(folder / str(len(hooks)), hooks).test())
@@ -180,4 +166,32 @@ def case_tta(folder: Path) -> dict[str, Any]:
     return {"without": found[0], "with": found[1]}
 
 
-__all__ = ["TheirRunner"]
+def _one_of_two(rank: int, folder: str) -> None:
+    """Train in one process of two, each on data of its own, and write what its buffers became."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    runner = our_runner(None, [SyncBuffersHook()], epochs=1, data=loader(rank))
+    runner.run()
+    means = runner.state.model.net[1].running_mean
+    Path(folder, f"{rank}.json").write_text(json.dumps(means.tolist()))
+    torch.distributed.destroy_process_group()
+
+
+def case_buffers_of_two_processes(folder: Path) -> dict[str, Any]:
+    """Two processes end with the mean of what each would have alone."""
+    torch.multiprocessing.spawn(_one_of_two, (str(folder),), nprocs=2)
+    alone = []
+    for rank in (0, 1):
+        runner = our_runner(None, [], epochs=1, data=loader(rank))
+        runner.run()
+        alone.append(runner.state.model.net[1].running_mean)
+    synced = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return {"synced": synced, "mean": ((alone[0] + alone[1]) / 2).tolist()}
+
+
+def case_all_of_them(folder: Path) -> dict[str, Any]:
+    """The hooks that MMEngine has."""
+    import mmengine.hooks
+
+    return {"names": [name for name in mmengine.hooks.__all__ if name != "Hook"]}

@@ -25,7 +25,9 @@ class CheckInvalidLossHook(Hook):
     ) -> None:
         """Check."""
         if self.every_n_train_iters(runner, self.interval):
-            assert torch.isfinite(outputs["loss"]), runner.logger.info("loss become infinite or NaN!")
+            assert torch.isfinite(outputs["loss"]), runner.logger.info(
+                "loss become infinite or NaN!"
+            )
 
 
 class Spoils(Hook):

@@ -25,6 +25,8 @@ NONE: dict[str, Any] = dict.fromkeys(
     ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 )
 
+_made: list[Path] = []
+
 
 class Net(BaseModel):
     """A small network with parameters and buffers."""
@@ -109,6 +111,7 @@ def their_runner(
     """Return MMEngine's runner with these hooks and no others."""
     model = options.pop("model", None) or Net()
     optimizer = sgd(model, lr)
+    _made.append(folder)  # MMEngine keeps one message hub by each name
     length = {"max_iters": iters} if iters else {"max_epochs": epochs}
     return TheirRunner(
         model,
@@ -125,7 +128,7 @@ def their_runner(
         test_evaluator=[Error()],
         default_hooks=NONE | (default_hooks or {}),
         custom_hooks=hooks,
-        experiment_name=folder.name + "-theirs",
+        experiment_name=f"{folder.parent.name}-{len(_made)}",
         log_processor={"by_epoch": not iters},
         randomness={"seed": 0},
         **options,
