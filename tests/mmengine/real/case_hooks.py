@@ -22,6 +22,7 @@ from mmengine.hooks import (
 )
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
+from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import RandomSampler
 from work import loader, numbers, our_runner, their_runner
 
@@ -66,6 +67,8 @@ def case_logs_of_iterations(folder: Path) -> dict[str, Any]:
 class Sampler(RandomSampler):
     """Notes the epochs that it is told."""
 
+    told: list[int]
+
     def set_epoch(self, epoch: int) -> None:
         """Note it."""
         self.__dict__.setdefault("told", []).append(epoch)
@@ -75,10 +78,11 @@ def case_sampler_seed(folder: Path) -> dict[str, Any]:
     """The epochs that a sampler is told."""
     found: dict[str, Any] = {}
     for who, make in (("theirs", their_runner), ("ours", our_runner)):
-        data = loader(sampler=Sampler(range(20)))
+        sampler = Sampler(range(20))
+        data = loader(sampler=sampler)
         runner = make(folder / who, [DistSamplerSeedHook()], data=data)
         runner.train() if who == "theirs" else runner.run()
-        found[who] = list(dict.fromkeys(data.sampler.told))
+        found[who] = list(dict.fromkeys(sampler.told))
     return found
 
 
@@ -173,19 +177,20 @@ def _one_of_two(rank: int, folder: str) -> None:
     )
     runner = our_runner(None, [SyncBuffersHook()], epochs=1, data=loader(rank))
     runner.run()
-    means = runner.state.model.net[1].running_mean
+    means = runner.state.model.get_buffer("net.1.running_mean")
     Path(folder, f"{rank}.json").write_text(json.dumps(means.tolist()))
     torch.distributed.destroy_process_group()
 
 
 def case_buffers_of_two_processes(folder: Path) -> dict[str, Any]:
     """Two processes end with the mean of what each would have alone."""
-    torch.multiprocessing.spawn(_one_of_two, (str(folder),), nprocs=2)
+    started = {"nprocs": 2, "start_method": "fork"}  # a spawned one imports everything again
+    start_processes(_one_of_two, (str(folder),), **started)
     alone = []
     for rank in (0, 1):
         runner = our_runner(None, [], epochs=1, data=loader(rank))
         runner.run()
-        alone.append(runner.state.model.net[1].running_mean)
+        alone.append(runner.state.model.get_buffer("net.1.running_mean"))
     synced = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
     return {"synced": synced, "mean": ((alone[0] + alone[1]) / 2).tolist()}
 

@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from work import CheckpointHook, Records, our_runner, their_runner
+from mmengine.hooks import CheckpointHook
+from work import Records, our_runner, their_runner
 
 from asyncrunner import Checkpointer
 

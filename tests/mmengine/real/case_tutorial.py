@@ -108,11 +108,11 @@ def case_invalid_loss(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for who, make in (("theirs", their_runner), ("ours", our_runner)):
         hooks = [Spoils(), HOOKS.build({"type": "CheckInvalidLossHook", "interval": 4})]
-        runner = make(folder / who, hooks)
+        runner: Any = make(folder / who, hooks)
         try:
             runner.train() if who == "theirs" else runner.run()
         except AssertionError as error:
-            at = runner.iter if who == "theirs" else runner.state.iter
+            at = (runner.state if who == "ours" else runner).iter
             found[who] = at
             found[f"{who} notes"] = getattr(error, "__notes__", [])
     return found

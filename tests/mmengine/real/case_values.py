@@ -57,7 +57,7 @@ def case_early_stopping(folder: Path) -> dict[str, Any]:
     for who, make in (("theirs", their_runner), ("ours", our_runner)):
         early = EarlyStoppingHook(monitor="error", rule="less", min_delta=0.0, patience=2)
         metrics = Metrics()
-        runner = make(folder / who, [early, metrics], epochs=30, lr=0.1)
+        runner: Any = make(folder / who, [early, metrics], epochs=30, lr=0.1)
         if who == "ours":
             runner.subscribe(StopRequested, stops.append)
             runner.run()
@@ -117,7 +117,7 @@ def case_runtime_info(folder: Path) -> dict[str, Any]:
     """What RuntimeInfoHook and IterTimerHook have told the message hub."""
     found: dict[str, Any] = {}
     for who, make in (("theirs", their_runner), ("ours", our_runner)):
-        runner = make(folder / who, [RuntimeInfoHook(), IterTimerHook()], val_every=2)
+        runner: Any = make(folder / who, [RuntimeInfoHook(), IterTimerHook()], val_every=2)
         runner.train() if who == "theirs" else runner.run()
         hub = (runner if who == "theirs" else runner_for_hooks(runner)).message_hub
         scalars = {name: list(buffer.data[0]) for name, buffer in hub.log_scalars.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as TheirRunner
@@ -16,8 +16,8 @@ from torch.nn.functional import mse_loss
 from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
-from asyncrunner import EpochTrainLoop, IterTrainLoop, Runner, TestLoop, ValLoop
-from asyncrunner.mmengine import subscribe_hook
+from asyncrunner import Checkpointer, EpochTrainLoop, IterTrainLoop, Runner, TestLoop, ValLoop
+from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
 
 torch.set_num_threads(1)
 
@@ -104,12 +104,11 @@ def their_runner(
     val_every: int = 1,
     data: Any = None,
     schedulers: Any = None,
-    default_hooks: dict[str, Any] | None = None,
     lr: float = 0.05,
     **options: Any,
 ) -> TheirRunner:
     """Return MMEngine's runner with these hooks and no others."""
-    model = options.pop("model", None) or Net()
+    model = Net()
     optimizer = sgd(model, lr)
     _made.append(folder)  # MMEngine keeps one message hub by each name
     length = {"max_iters": iters} if iters else {"max_epochs": epochs}
@@ -126,7 +125,7 @@ def their_runner(
         test_dataloader=loader(9),
         test_cfg={},
         test_evaluator=[Error()],
-        default_hooks=NONE | (default_hooks or {}),
+        default_hooks=NONE,
         custom_hooks=hooks,
         experiment_name=f"{folder.parent.name}-{len(_made)}",
         log_processor={"by_epoch": not iters},
@@ -145,12 +144,10 @@ def our_runner(
     data: Any = None,
     schedulers: Any = None,
     lr: float = 0.05,
-    **options: Any,
+    checkpoint: Checkpointer | None = None,
 ) -> Runner:
     """Return ours with the same hooks."""
-    from asyncrunner.mmengine import runner_for_hooks
-
-    model = options.pop("model", None) or Net()
+    model = Net()
     optimizer = sgd(model, lr)
     batches = loader() if data is None else data
     train = (
@@ -168,7 +165,7 @@ def our_runner(
         seed=0,
         device="cpu",
         progress="none",
-        **({"checkpoint": None} | options),
+        checkpoint=checkpoint,
     )
     if schedulers:
         runner_for_hooks(runner).param_schedulers = schedulers(optimizer)
@@ -203,5 +200,3 @@ def _recording(stage: str) -> Any:
 
 for _stage in Hook.stages:
     setattr(Records, _stage, _recording(_stage))
-
-__all__ = ["CheckpointHook"]
