@@ -24,7 +24,7 @@ from ..errors import SubscriptionError
 from .checkpoints import as_mmengine, put_back, restore_schedulers, schedulers_state
 from .hook_runner import HookRunner, mmengine
 from .message_hub import HistoryBuffer, hub_state, restore_hub
-from .stages import STAGES, Method, arguments_of, methods_of
+from .stages import STAGES, Method, arguments_for, methods_of
 
 if TYPE_CHECKING:
     from ..runner import Runner
@@ -102,6 +102,7 @@ class MMEngineHooks:
         self._runner = runner
         self._subscribed: list[HookSubscription] = []
         runner.subscribe(BeforeRun, self._begin, priority=0, name="MMEngine hooks")
+        runner.subscribe(AfterLoadCheckpoint, self._loads, priority=0, name="MMEngine hooks")
 
     @property
     def caller(self) -> str:
@@ -135,18 +136,19 @@ class MMEngineHooks:
     def _subscriber(
         self, hook: object, stage: str, method: Method, open_epochs: set[str]
     ) -> Callable[[Event], Any]:
-        when, _, what = stage.partition("_")
-        mode, _, what = what.partition("_")
+        if STAGES[stage] in (BeforeSaveCheckpoint, AfterLoadCheckpoint):
+            return self._with_checkpoint(hook, method)
+        arguments, val_loops = arguments_for(stage), self._runner.val_loops
+        begins = stage in ("before_val_epoch", "before_test_epoch")
+        ends = stage in ("after_val_epoch", "after_test_epoch")
+        mode = stage.split("_")[1]
 
-        def call(event: Event) -> Any:
-            self.dataset = getattr(event, "dataset", None)
-            if what == "epoch" and when == "after":
+        def call(event: Any) -> Any:
+            self.dataset = event.dataset if mode in _ENDS else None
+            if ends:
                 open_epochs.discard(mode)
-            if isinstance(event, BeforeSaveCheckpoint | AfterLoadCheckpoint):
-                return self._call_with_checkpoint(hook, method, event)
-            arguments = arguments_of(event, is_only_dataset=len(self._runner.val_loops) < 2)
-            result = self._call(hook, method, arguments)
-            if what == "epoch" and when == "before":
+            result = self._call(hook, method, arguments(event, len(val_loops) < 2))
+            if begins:
                 open_epochs.add(mode)
             return result
 
@@ -170,14 +172,13 @@ class MMEngineHooks:
         finally:
             self.calling = before
 
-    def _call_with_checkpoint(
-        self, hook: object, method: Method, event: BeforeSaveCheckpoint | AfterLoadCheckpoint
-    ) -> None:
-        if isinstance(event, AfterLoadCheckpoint):
-            self.runner._resume = event.resuming  # pyright: ignore[reportPrivateUsage]  # what hooks read
-        form = as_mmengine(event.checkpoint, self.runner)
-        self._call(hook, method, {"checkpoint": form})
-        put_back(form, event.checkpoint)
+    def _with_checkpoint(self, hook: object, method: Method) -> Callable[[Event], Any]:
+        def call(event: BeforeSaveCheckpoint | AfterLoadCheckpoint) -> None:
+            form = as_mmengine(event.checkpoint, self.runner)
+            self._call(hook, method, {"checkpoint": form})
+            put_back(form, event.checkpoint)
+
+        return _as_defined(call, method)
 
     @property
     def _active(self) -> list[HookSubscription]:
@@ -199,8 +200,12 @@ class MMEngineHooks:
 
     def _begin(self, event: BeforeRun) -> None:
         self.dataset = None
+        self.runner._resume = False  # pyright: ignore[reportPrivateUsage]  # what hooks read
         # Made now, they are what MMEngine's `get_current_instance` gives hooks that ask there.
         _ = self.runner.message_hub, self.runner.logger
+
+    def _loads(self, event: AfterLoadCheckpoint) -> None:
+        self.runner._resume = event.resuming  # pyright: ignore[reportPrivateUsage]  # what hooks read
 
     def _stateful(self) -> dict[str, Any]:
         named: dict[str, Any] = {}
@@ -230,10 +235,10 @@ class MMEngineHooks:
         restore_hub(self.runner.message_hub, state_dict["message_hub"], buffer)
 
 
-def _as_defined(call: Callable[[Event], Any], method: Method) -> Callable[[Event], Any]:
+def _as_defined(call: Callable[[Any], Any], method: Method) -> Callable[[Event], Any]:
     """Have reports of failures say where the hook's method is, not where it is called from here."""
-    named: Any = call
-    named.__wrapped__ = getattr(method, "func", method)
+    described: Any = call
+    described.__wrapped__ = getattr(method, "func", method)
     event = inspect.Parameter("event", inspect.Parameter.POSITIONAL_ONLY)
-    named.__signature__ = inspect.Signature([event])
+    described.__signature__ = inspect.Signature([event])
     return call

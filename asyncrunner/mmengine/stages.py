@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from asyncrunner_events import (
-    AfterIter,
     AfterLoadCheckpoint,
     AfterRun,
     AfterTest,
@@ -17,7 +16,6 @@ from asyncrunner_events import (
     AfterVal,
     AfterValEpoch,
     AfterValIter,
-    BeforeIter,
     BeforeRun,
     BeforeSaveCheckpoint,
     BeforeTest,
@@ -97,25 +95,35 @@ def _method_of(hook: object, stage: str) -> Method | None:
     return method if callable(method) else None
 
 
-def arguments_of(event: Event, *, is_only_dataset: bool) -> dict[str, Any]:
-    """Return MMEngine's arguments for the event, beside the runner and a checkpoint.
+def arguments_for(stage: str) -> Callable[[Any, bool], dict[str, Any]]:
+    """Return what makes MMEngine's arguments, beside the runner and a checkpoint, from an event.
 
-    Args:
-        event: One at the stages.
-        is_only_dataset: Whether names of metrics need not say which data set they are of.
+    It takes the event, and whether names of metrics are to be without the data set's name. It is
+    chosen once and not for each event: to ask an event for its class takes as long as all the rest.
     """
-    match event:
-        case BeforeIter():
-            return {"batch_idx": event.batch_idx, "data_batch": event.batch}
-        case AfterIter():
-            # MMEngine's are the losses: its own hooks take each of them for a number.
-            is_train = isinstance(event, AfterTrainIter)
-            outputs = scalars_in(event.outputs) if is_train else event.outputs
-            at = {"batch_idx": event.batch_idx, "data_batch": event.batch}
-            return {**at, "outputs": outputs}
-        case AfterValEpoch() | AfterTestEpoch():
-            prefix = f"{event.dataset}/" if is_only_dataset else ""
-            named = event.metrics.items()
-            return {"metrics": {name.removeprefix(prefix): value for name, value in named}}
-        case _:
-            return {}
+    if stage.startswith("before") and stage.endswith("iter"):
+        return lambda event, _: {"batch_idx": event.batch_idx, "data_batch": event.batch}
+    if stage == "after_train_iter":
+        return _after_train_iter
+    if stage.endswith("iter"):
+        return _after_iter
+    if stage in ("after_val_epoch", "after_test_epoch"):
+        return _after_epoch
+    return lambda _event, _: {}
+
+
+def _after_train_iter(event: AfterTrainIter, _: bool) -> dict[str, Any]:
+    at = {"batch_idx": event.batch_idx, "data_batch": event.batch}
+    # MMEngine's are the losses: its own hooks take each of them for a number.
+    return {**at, "outputs": scalars_in(event.outputs)}
+
+
+def _after_iter(event: AfterValIter | AfterTestIter, _: bool) -> dict[str, Any]:
+    at = {"batch_idx": event.batch_idx, "data_batch": event.batch}
+    return {**at, "outputs": event.outputs}
+
+
+def _after_epoch(event: AfterValEpoch | AfterTestEpoch, is_only_dataset: bool) -> dict[str, Any]:
+    prefix = f"{event.dataset}/" if is_only_dataset else ""
+    metrics = event.metrics.items()
+    return {"metrics": {name.removeprefix(prefix): value for name, value in metrics}}
