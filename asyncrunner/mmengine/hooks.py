@@ -238,7 +238,7 @@ class MMEngineHooks:
 def _as_defined(call: Callable[[Any], Any], method: Method) -> Callable[[Event], Any]:
     """Have reports of failures say where the hook's method is, not where it is called from here."""
     described: Any = call
-    described.__wrapped__ = getattr(method, "func", method)
+    described.__wrapped__ = method
     event = inspect.Parameter("event", inspect.Parameter.POSITIONAL_ONLY)
     described.__signature__ = inspect.Signature([event])
     return call

@@ -1,7 +1,7 @@
 """The 22 methods of MMEngine's `Hook`: which of them a hook has, and what they are called with."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import wraps
 from typing import Any
 
 from asyncrunner_events import (
@@ -91,8 +91,17 @@ def _method_of(hook: object, stage: str) -> Method | None:
     method = getattr(hook, stage, None)
     if method is None and stage in _FALLBACKS:
         fallback = getattr(hook, _FALLBACKS[stage], None)
-        method = None if fallback is None else partial(fallback, mode=stage.split("_")[1])
+        return _in_mode(fallback, stage.split("_")[1]) if callable(fallback) else None
     return method if callable(method) else None
+
+
+def _in_mode(fallback: Method, mode: str) -> Method:
+    @wraps(fallback)
+    def call(runner: object, **arguments: Any) -> Any:
+        arguments.pop("metrics", None)  # MMEngine's `Hook` keeps them to itself here
+        return fallback(runner, **arguments, mode=mode)
+
+    return call
 
 
 def arguments_for(stage: str) -> Callable[[Any, bool], dict[str, Any]]:

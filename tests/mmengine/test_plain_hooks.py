@@ -193,7 +193,7 @@ async def test_a_fallback_stands_for_the_three_loops_and_is_told_which_is_on():
         ):
             self.modes.append(("after_iter", mode))
 
-        def _after_epoch(self, runner: Any, mode: str = "train", **metrics: Any) -> None:
+        def _after_epoch(self, runner: Any, mode: str = "train") -> None:
             self.modes.append(("after_epoch", mode))
 
         def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any) -> None:
