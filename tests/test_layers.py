@@ -26,7 +26,7 @@ LAYERS = (
     {"loops", "evaluation", "probes"},
     {"subscribers"},
     {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
-    {"script", "cli", "examples", "__main__"},
+    {"script", "cli", "examples", "mmengine", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""
 
