@@ -98,26 +98,39 @@ class TestLoop:
         self._loader = open_loader(self._loader, self.stage)
         return self._loader
 
-    async def run(self, state: RunState, dataset: str) -> dict[str, float]:
-        """Publish and return the metrics, named `dataset/metric`; none if a stop was requested."""
+    async def run(
+        self, state: RunState, dataset: str, *, try_out: int | None = None
+    ) -> dict[str, float]:
+        """Publish and return the metrics, named `dataset/metric`; none if a stop was requested.
+
+        Args:
+            state: The run.
+            dataset: The name of the data.
+            try_out: A number of batches that are enough to see that it works; then metrics are
+                computed, but neither kept nor published: they say nothing.
+        """
         publish, points, loader = state.bus.publish, self.points, self.open()
+        limits = [limit for limit in (try_out, state.limit(self.stage)) if limit is not None]
         async with bracket(state, self.stage, points.before, points.after, dataset=dataset):
             await publish(points.before_epoch, dataset=dataset)
             with _eval_mode(state.model):
-                is_complete = await self._evaluate(state, loader, dataset)
+                is_complete = await self._evaluate(
+                    state, loader, dataset, min(limits, default=None)
+                )
                 metrics = await self._computed(state, dataset) if is_complete else {}
-                if is_complete:
+                if is_complete and not try_out:
                     await publish(points.after_epoch, dataset=dataset, metrics=metrics)
-            if is_complete:
+            if is_complete and not try_out:
                 await publish(MetricsReady, dataset=dataset, metrics=metrics)
                 if self.stage == "val":
                     state.validation_done(dataset, metrics)
         return metrics
 
-    async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> bool:
-        """Show every batch to the model and the metrics; return whether none was left out."""
+    async def _evaluate(
+        self, state: RunState, loader: Loader, dataset: str, limit: int | None
+    ) -> bool:
+        """Show the batches to the model and the metrics; return whether none was left out."""
         publish, points, compute = state.bus.publish, self.points, state.compute
-        limit = state.limit(self.stage)
         num_batches = number_of_batches(loader, limit)
 
         @contextmanager
@@ -180,9 +193,11 @@ class ValLoop(TestLoop):
     Args:
         loader: The batches, or a function that returns them.
         step: `step(model, batch)`, called in eval mode and without gradients.
-        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`); a dict changes
-            it on the way: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd.
-        begin: The first epoch (iteration) after which to validate; 0 is also before training.
+        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`), or as `"500it"` or
+            `"2ep"` says in either; a dict changes it on the way: `{1: 5, 11: 2}` is every 5th, and
+            from the 11th every 2nd.
+        begin: The first epoch (or iteration, if it is counted in these) after which to validate; 0
+            is also before training.
         at_start: Validate before training as well.
         last: Validate after the last one in every case.
         metrics: See `TestLoop`.
@@ -198,14 +213,14 @@ class ValLoop(TestLoop):
         loader: Loader | Callable[[], Loader],
         step: StepFunction,
         *,
-        every: int | Mapping[int, int] = 1,
+        every: int | str | Mapping[int, int] = 1,
         begin: int = 1,
         at_start: bool = False,
         last: bool = True,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__(loader, step, metrics=metrics)
-        self._schedule = Schedule(every, begin, last)
+        self.schedule = Schedule(every, begin, last)
         self._at_start = at_start or begin == 0
 
     def as_test(self) -> TestLoop:
@@ -216,4 +231,4 @@ class ValLoop(TestLoop):
         """Whether to validate when so many epochs (iterations) are completed."""
         if completed == 0:
             return self._at_start
-        return self._schedule.is_due(completed, is_last=is_last)
+        return self.schedule.is_due(completed, is_last=is_last)

@@ -27,6 +27,8 @@ def due(schedule: Schedule, length: int) -> list[int]:
         (Schedule({1: 5, 11: 2}), 12, [5, 10, 12]),
         (Schedule({1: 5, 11: 2}), 15, [5, 10, 12, 14, 15]),
         (Schedule({4: 1, 1: 3}), 6, [3, 4, 5, 6]),
+        (Schedule("2ep"), 5, [2, 4, 5]),
+        (Schedule("3it", begin=4, last=False), 10, [6, 9]),
     ],
 )
 def test_a_schedule_is_due_as_in_mmengine(schedule: Schedule, length: int, expected: list[int]):
@@ -38,7 +40,8 @@ def test_a_schedule_is_due_as_in_mmengine(schedule: Schedule, length: int, expec
     [
         ({"every": 0}, "every must be an int from 1, got 0"),
         ({"every": 1.0}, "every must be an int from 1, got 1.0"),
-        ({"every": "2ep"}, "every must be an int from 1, got '2ep'"),
+        ({"every": "2"}, 'every must be an int from 1, or like "500it", "2ep", got \'2\''),
+        ({"every": "30s"}, 'every must be an int from 1, or like "500it", "2ep", got \'30s\''),
         ({"every": {}}, "every must say what holds from 1 on, as in {1: 5, 11: 2}, got {}"),
         ({"every": {5: 2}}, "every must say what holds from 1 on, as in {1: 5, 11: 2}, got {5: 2}"),
         ({"every": {1: -1}}, "every must be an int from 1, got -1"),
@@ -51,6 +54,10 @@ def test_a_schedule_out_of_range_is_refused(options: dict[str, Any], message: st
     with pytest.raises(ConfigurationError) as raised:
         Schedule(**options)
     assert str(raised.value) == message
+
+
+def test_a_schedule_knows_its_unit_if_it_was_given_one():
+    assert [Schedule(every).unit for every in ("500it", "2ep", 3)] == ["it", "ep", None]
 
 
 def test_a_positive_int_is_returned_as_it_is():

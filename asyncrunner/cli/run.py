@@ -55,6 +55,9 @@ _MaxIters = Annotated[
 _Limit = Annotated[
     _Text, typer.Option(metavar="N", help="Batches to use of each set; or train=20,val=5,test=5.")
 ]
+_Sanity = Annotated[
+    _Text, typer.Option(metavar="N", help="Batches of each validation set to try before training.")
+]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Try everything: two iterations, one validation batch.")
 ]
@@ -94,6 +97,7 @@ def run(
     max_epochs: _MaxEpochs = None,
     max_iters: _MaxIters = None,
     limit: _Limit = None,
+    sanity: _Sanity = None,
     resume: _Resume = None,
     require_exact: _RequireExact = False,
     grace: _Grace = None,
@@ -118,6 +122,7 @@ def run(
         max_epochs=max_epochs,
         max_iters=max_iters,
         **_limits(limit),
+        sanity=sanity,
         resume=resume,
         require_exact=require_exact or None,
         grace=grace,

@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
-from ..errors import ConfigurationError
+from ..delivery.every import Every
+from ..errors import ConfigurationError, SubscriptionError
+
+Unit = Literal["ep", "it"]
+"""What is counted: epochs or iterations."""
 
 
 def positive_int(option: str, value: object) -> int:
@@ -22,10 +28,10 @@ class Schedule:
     """Due after every `every`-th unit from `begin` on, and after the last one.
 
     `every` may change: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd (MMEngine's
-    `val_interval=5, dynamic_intervals=[(11, 2)]`).
+    `val_interval=5, dynamic_intervals=[(11, 2)]`). It may name its unit: `"500it"`, `"2ep"`.
     """
 
-    every: int | Mapping[int, int] = 1
+    every: int | str | Mapping[int, int] = 1
     begin: int = 1
     last: bool = True
 
@@ -38,10 +44,17 @@ class Schedule:
                 raise ConfigurationError(
                     f"every must say what holds from 1 on, as in {{1: 5, 11: 2}}, got {self.every}"
                 )
+        elif isinstance(self.every, str):
+            _with_unit(self.every)
         else:
             positive_int("every", self.every)
         if self.begin != 0:
             positive_int("begin", self.begin)
+
+    @property
+    def unit(self) -> Unit | None:
+        """The unit it is counted in; None is that of the train loop."""
+        return _with_unit(self.every)[1] if isinstance(self.every, str) else None
 
     def is_due(self, completed: int, *, is_last: bool) -> bool:
         """Whether it is due when so many units are completed."""
@@ -50,6 +63,21 @@ class Schedule:
         return completed % self._interval(completed + 1) == 0 or (self.last and is_last)
 
     def _interval(self, unit: int) -> int:
+        if isinstance(self.every, str):
+            return _with_unit(self.every)[0]
         if isinstance(self.every, int):
             return self.every
         return self.every[max(start for start in self.every if start <= unit)]
+
+
+@cache  # it is asked for after every iteration
+def _with_unit(given: str) -> tuple[int, Unit]:
+    try:
+        every = Every.parse(given)
+    except SubscriptionError:
+        every = Every(0)
+    if every.unit not in ("ep", "it"):  # seconds: a resumed run would validate elsewhere
+        raise ConfigurationError(
+            f'every must be an int from 1, or like "500it", "2ep", got {given!r}'
+        )
+    return int(every.n), every.unit

@@ -142,6 +142,12 @@ class RunState:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the training has come to its full length."""
+        progress = self.bus.progress
+        return self.iter == progress["max_iters"] or self.epoch == progress["max_epochs"]
+
     def begin(self, settings: Settings, *, training: bool) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
