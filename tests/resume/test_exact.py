@@ -26,6 +26,14 @@ from asyncrunner.events import (
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 
 Where = Callable[[Any], bool]
+WITHIN: dict[str, tuple[type[Event], Where]] = {
+    "before a validation within an epoch": (AfterTrainIter, lambda e: e.iter == 7),
+    "at the beginning of a validation within an epoch": (BeforeVal, lambda e: e.iter == 8),
+    "after a validation within an epoch": (AfterVal, lambda e: e.iter == 8),
+    "before a validation at the end of an epoch": (AfterTrainIter, lambda e: e.iter == 11),
+    "between two validations at the end of an epoch": (AfterTrainEpoch, lambda e: e.iter == 12),
+    "before the last validation": (AfterTrainIter, lambda e: e.iter == 17),
+}
 POINTS: dict[str, tuple[type[Event], Where]] = {
     "before training": (BeforeTrain, lambda e: True),
     "the first iteration": (AfterTrainIter, lambda e: e.iter == 0),
@@ -38,16 +46,8 @@ POINTS: dict[str, tuple[type[Event], Where]] = {
     "before a validation begins": (BeforeVal, lambda e: e.iter == 12 and e.dataset == "plain"),
     "the last iteration": (AfterTrainIter, lambda e: e.iter == 17),
     "the end": (AfterTrain, lambda e: True),
+    **WITHIN,
 }
-WITHIN: dict[str, tuple[type[Event], Where]] = {
-    "before a validation within an epoch": (AfterTrainIter, lambda e: e.iter == 7),
-    "at the beginning of a validation within an epoch": (BeforeVal, lambda e: e.iter == 8),
-    "after a validation within an epoch": (AfterVal, lambda e: e.iter == 8),
-    "before a validation at the end of an epoch": (AfterTrainIter, lambda e: e.iter == 11),
-    "between two validations at the end of an epoch": (AfterTrainEpoch, lambda e: e.iter == 12),
-    "before the last validation": (AfterTrainIter, lambda e: e.iter == 17),
-}
-POINTS |= WITHIN
 STOPS: dict[str, tuple[type[Event], Where]] = {
     "in an iteration": (BeforeTrainIter, lambda e: e.iter == 7),
     "at the last batch": (AfterTrainIter, lambda e: e.iter == 5),
