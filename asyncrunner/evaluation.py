@@ -42,7 +42,7 @@ from .training.batches import (
 from .training.brackets import bracket
 from .training.metrics import Averages, Metric, check_metrics, numbers_of
 from .training.modes import in_modes
-from .training.schedule import Schedule
+from .training.schedule import Every, Schedule
 from .training.state import RunState
 from .training.steps import Step, StepFunction
 
@@ -193,9 +193,9 @@ class ValLoop(TestLoop):
     Args:
         loader: The batches, or a function that returns them.
         step: `step(model, batch)`, called in eval mode and without gradients.
-        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`), or as `"500it"` or
-            `"2ep"` says in either; a dict changes it on the way: `{1: 5, 11: 2}` is every 5th, and
-            from the 11th every 2nd.
+        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`), or as `"500it"`,
+            `"2ep"` or `"0.1run"` says in either; a list is the numbers themselves; a dict changes it on
+            the way: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd.
         begin: The first epoch (or iteration, if it is counted in these) after which to validate; 0
             is also before training.
         at_start: Validate before training as well.
@@ -213,7 +213,7 @@ class ValLoop(TestLoop):
         loader: Loader | Callable[[], Loader],
         step: StepFunction,
         *,
-        every: int | str | Mapping[int, int] = 1,
+        every: Every = 1,
         begin: int = 1,
         at_start: bool = False,
         last: bool = True,
@@ -227,8 +227,8 @@ class ValLoop(TestLoop):
         """Return a test loop over the same data."""
         return TestLoop(self._loader, self.step.function, metrics=self.metrics)
 
-    def is_due(self, completed: int, *, is_last: bool) -> bool:
-        """Whether to validate when so many epochs (iterations) are completed."""
+    def is_due(self, completed: int, *, total: int | None, is_last: bool) -> bool:
+        """Whether to validate when so many epochs (iterations) are completed, of so many."""
         if completed == 0:
             return self._at_start
-        return self.schedule.is_due(completed, is_last=is_last)
+        return self.schedule.is_due(completed, total=total, is_last=is_last)

@@ -208,16 +208,13 @@ class TrainLoop:
 
     async def _validate(self, state: RunState, *, within_epoch: bool = False) -> None:
         """Validate on each set on which that is due and not done yet."""
-        is_last = state.is_at_end
         for name, loop in state.val.items():
-            unit = loop.schedule.unit or self.counted_in
-            completed = state.iter if unit == "it" else state.epoch
-            if (
-                (unit == "it" or not within_epoch)
-                and state.validated.get(name) != completed
-                and loop.is_due(completed, is_last=is_last)
-                and not state.stopping
-            ):
+            unit = loop.schedule.unit(self.counted_in, state.max_iters)
+            if unit == "ep" and within_epoch:
+                continue
+            completed, total = state.length_done(unit)
+            is_due = loop.is_due(completed, total=total, is_last=state.is_at_end)
+            if is_due and state.validated.get(name) != completed and not state.stopping:
                 state.begin_validation(completed)
                 await loop.run(state, name)
                 state.blocked_ns = state.bus.blocking_ns

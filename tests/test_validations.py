@@ -156,6 +156,27 @@ async def test_the_best_of_the_validations_within_an_epoch_is_saved(tmp_path: Pa
     assert (best.manifest.iter, best.manifest.metrics) == (4, {"val/error": 0.1})
 
 
+async def test_a_quarter_of_the_run_is_one_of_its_iterations():
+    runner = fit(epochs(2, loader=points(4)), val=every("0.25run"))
+    rows = validations(runner)
+    await runner.train()
+    assert rows == [("val", 0, 2), ("val", 0, 4), ("val", 1, 6), ("val", 1, 8)]
+
+
+async def test_a_share_of_a_run_whose_iterations_nobody_knows_is_one_of_its_epochs():
+    runner = fit(epochs(4, loader=endless_unless(3)), val=every("0.5run"))
+    rows = validations(runner)
+    await runner.train()
+    assert rows == [("val", 2, 6), ("val", 4, 12)]
+
+
+async def test_validation_after_the_epochs_of_a_list():
+    runner = fit(epochs(5, loader=points(1)), val=every([1, 3], last=False))
+    rows = validations(runner)
+    await runner.train()
+    assert [epoch for _, epoch, _ in rows] == [1, 3]
+
+
 def test_epochs_are_no_unit_of_validation_in_an_iteration_loop():
     with pytest.raises(ConfigurationError) as raised:
         fit(iters(4), val={"far": every("2ep")})

@@ -92,7 +92,7 @@ def check_parts(
                 f"val must be a ValLoop or a dict of them, {name!r} is {loop!r}"
             )
         schedule: Any = getattr(loop, "schedule", None)
-        if schedule.unit == "ep" and getattr(train, "counted_in", None) == "it":
+        if schedule.counts_epochs and getattr(train, "counted_in", None) == "it":
             raise ConfigurationError(
                 f"every={schedule.every!r} of the validation set {name!r} counts epochs, and all of "
                 'an IterTrainLoop is one: give it iterations, such as "500it"'
