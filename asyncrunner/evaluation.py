@@ -40,7 +40,7 @@ from .training.batches import (
     unless_stopping,
 )
 from .training.brackets import bracket
-from .training.metrics import Averages, Metric, check_metrics, numbers_of
+from .training.metrics import Computed, begin, metrics_of, numbers_of
 from .training.modes import in_modes
 from .training.schedule import Every, Schedule
 from .training.state import RunState
@@ -70,8 +70,10 @@ class TestLoop:
     Args:
         loader: The batches, or a function that returns them.
         step: `step(model, batch)`, called in eval mode and without gradients.
-        metrics: Objects that see what the step returned, by name. Without them the step must
-            return scalars by name, and the metrics are their means over the samples.
+        metrics: Objects by name, with `update(outputs, batch)`, `compute()` and `reset()`, or of
+            torchmetrics, whose `update` gets what the step returned under the names it has there;
+            see `asyncrunner.training.by_name`. Scalars that the step returns by name are metrics
+            too: their means over the samples. Without `metrics` it must return nothing else.
     """
 
     __test__ = False  # pytest would take it for a class of tests
@@ -86,11 +88,11 @@ class TestLoop:
         loader: Loader | Callable[[], Loader],
         step: StepFunction,
         *,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Computed] | Computed | None = None,
     ) -> None:
         self.step = Step(step, self.stage)
-        check_metrics(metrics or {})
-        self.metrics: Mapping[str, Metric] = metrics or {"": Averages(self.step)}
+        self.metrics = metrics
+        self._metrics = metrics_of(metrics, self.step)
         self._loader = loader
 
     def open(self) -> Loader:
@@ -143,14 +145,13 @@ class TestLoop:
                 outputs = self.step.function(state.model, batch)
             if hasattr(outputs, "__await__"):
                 outputs = await compute.on_loop(in_modes, outputs, modes)
-            with modes():
-                for metric in self.metrics.values():
+            with torch.no_grad():  # but in full precision
+                for _, metric in self._metrics:
                     metric.update(outputs, batch)  # added up where the outputs are
             return outputs
 
         done = 0
-        for metric in self.metrics.values():
-            metric.reset()
+        begin(self._metrics, state.device)
         every = unless_stopping(batches(loader, self.stage, limit=limit), lambda: state.stopping)
         async with aclosing(every) as epoch:
             async for batch_idx, batch in epoch:
@@ -169,8 +170,8 @@ class TestLoop:
         """Return the metrics. The loop awaits the device here."""
         await state.pace.device_is_done()
         computed: dict[str, float] = {}
-        for name, metric in self.metrics.items():
-            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), metric.compute())
+        for name, metric in self._metrics:
+            computed |= numbers_of(dataset, name, metric.compute())
         return computed
 
 
@@ -217,7 +218,7 @@ class ValLoop(TestLoop):
         begin: int = 1,
         at_start: bool = False,
         last: bool = True,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Computed] | Computed | None = None,
     ) -> None:
         super().__init__(loader, step, metrics=metrics)
         self.schedule = Schedule(every, begin, last)
