@@ -12,7 +12,7 @@ from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
 from .device import pick_device
-from .dry_run import dry_run
+from .dry_run import dry_run, sanity_check
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .probes import Probe, find_modules
@@ -265,6 +265,7 @@ class Runner:
             is_resumed = await running.resume(state, choice)
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
+            await sanity_check(state, self.val_loops)
             await self.train_loop.run(state)
             return dict(state.metrics)
 

@@ -74,6 +74,8 @@ class Settings(BaseModel):
     """Batches of each validation set to use."""
     limit_test: _Count = None
     """Batches of the test set to use."""
+    sanity: _Count = None
+    """Batches of each validation set to try before training, to see that validation works."""
     resume: _Resume = None
     """`auto` goes on from the newest intact checkpoint, `never` begins anew; or a checkpoint."""
     require_exact: _Flag = False

@@ -56,6 +56,9 @@ _MaxIters = Annotated[
 _Limit = Annotated[
     _Text, typer.Option(metavar="N", help="Batches to use of each set; or train=20,val=5,test=5.")
 ]
+_Sanity = Annotated[
+    _Text, typer.Option(metavar="N", help="Batches of each validation set to try before training.")
+]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Try everything: two iterations, one validation batch.")
 ]
@@ -101,6 +104,7 @@ def run(
     max_epochs: _MaxEpochs = None,
     max_iters: _MaxIters = None,
     limit: _Limit = None,
+    sanity: _Sanity = None,
     resume: _Resume = None,
     require_exact: _RequireExact = False,
     journal: _Journal = None,
@@ -127,6 +131,7 @@ def run(
         max_epochs=max_epochs,
         max_iters=max_iters,
         **_limits(limit),
+        sanity=sanity,
         resume=resume,
         require_exact=require_exact or None,
         journal=journal,

@@ -23,6 +23,7 @@ from .optimize import gradients_of, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
 from .safe_point import SafePoint
+from .schedule import Unit
 from .stateful import Stateful, States
 from .tree import snapshot
 
@@ -141,6 +142,19 @@ class RunState:
     def max_iters(self) -> int | None:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
+
+    def length_done(self, unit: Unit) -> tuple[int, int | None]:
+        """Return how many epochs, or iterations, are completed, and of how many if that is known."""
+        progress = self.bus.progress
+        if unit == "it":
+            return self.iter, progress["max_iters"]
+        return self.epoch, progress["max_epochs"]
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the training has come to its full length."""
+        progress = self.bus.progress
+        return self.iter == progress["max_iters"] or self.epoch == progress["max_epochs"]
 
     def begin(self, settings: Settings, *, training: bool) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
