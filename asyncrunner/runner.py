@@ -37,6 +37,7 @@ from .training.state import Loop, Precision, RunState
 from .training.stateful import States
 from .training.tree import snapshot
 from .training.weights import Revision, load_weights
+from .writers.names import Log, find_writers
 
 if TYPE_CHECKING:
     from asyncrunner_events import Event
@@ -70,6 +71,8 @@ class Runner:
         resume: `"auto"` goes on from the newest intact checkpoint, if there is one; `"never"` begins
             anew; or a checkpoint, or a run directory, to go on from.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
+        log: What the run's numbers are copied to: names, `"tensorboard,csv"`, or writers; see
+            `asyncrunner.writers`.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
 
@@ -93,6 +96,7 @@ class Runner:
         checkpoint: Checkpointer | Iterable[Checkpointer] | Literal["auto"] | None = "auto",
         resume: str | Path = "auto",
         journal: JournalKind = "epochs",
+        log: Log = (),
         progress: Progress = "auto",
     ) -> None:
         one_of(Precision, precision=precision)
@@ -116,6 +120,7 @@ class Runner:
         self.checkpoint = checkpoint
         self.resume = resume
         self.journal: JournalKind = journal
+        self.log = find_writers(log)
         self.progress: Progress = progress
         self.bus = Bus(snapshot=snapshot)
         self.subscribe = self.bus.subscribe

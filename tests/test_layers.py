@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "events", "suggest"},
     {"delivery"},
     {"bus"},
-    {"journal", "settings", "launch", "run_dir", "stopping", "timeline", "watchdog"},
+    {"journal", "settings", "launch", "run_dir", "stopping", "timeline", "watchdog", "writers"},
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "probes"},
     {"subscribers"},
@@ -34,6 +34,7 @@ WITHOUT_TORCH = (
     "run_dir",
     "timeline",
     "watchdog",
+    "writers",
 )
 
 
