@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from asyncrunner_events import MetricsReady
+
 from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
@@ -15,6 +17,7 @@ from .device import pick_device
 from .dry_run import dry_run
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
+from .history import History
 from .outputs import JournalKind
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
@@ -128,6 +131,7 @@ class Runner:
         self.publish = self.bus.publish
         self._states = States()
         self.add_stateful = self._states.add
+        self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None
         self._fired: set[type[Event]] | None = None
@@ -142,6 +146,15 @@ class Runner:
         if self._state is None:
             raise ConfigurationError("the state is built when a run starts: read it in BeforeRun")
         return self._state
+
+    @property
+    def history(self) -> History:
+        """Every number of the run by its name, from when this is first used on."""
+        if self._history is None:
+            self._history = History()
+            self.add_stateful("history", self._history)
+            self.subscribe(MetricsReady, self._history.append, name="history")
+        return self._history
 
     def stop(self, reason: str, *, by: str = "") -> None:
         """End the run after the current iteration; may be called from any thread.

@@ -14,7 +14,7 @@ LAYERS = (
     {"bus"},
     {"journal", "settings", "launch", "run_dir", "stopping", "timeline", "watchdog", "writers"},
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
-    {"loops", "evaluation", "probes"},
+    {"loops", "evaluation", "history", "probes"},
     {"subscribers"},
     {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
     {"script", "cli", "examples", "__main__"},

@@ -4,6 +4,7 @@ import re
 from collections import deque
 from pathlib import Path
 from threading import Condition
+from threading import Event as Flag
 from typing import NamedTuple, Protocol
 
 from asyncrunner_events import (
@@ -57,6 +58,10 @@ class Source(Protocol):
         """Return the next ones; none if there are no more for now."""
         ...
 
+    def wait(self, run_is_over: Flag, seconds: float) -> None:
+        """Wait until there may be more, or the run is over, but no longer than this."""
+        ...
+
     def back_to(self, place: int) -> None:
         """Go on from the event at this place."""
         ...
@@ -93,6 +98,10 @@ class JournalSource:
                 self._at += whole
                 if entries:
                     return entries
+
+    def wait(self, run_is_over: Flag, seconds: float) -> None:
+        """Wait: a look at the file's end now and then costs the event loop nothing."""
+        run_is_over.wait(seconds)
 
     def back_to(self, place: int) -> None:
         """Go on from there, or from the beginning if the file is shorter: then it is another one."""
@@ -133,6 +142,7 @@ class LiveSource:
             self._changed.wait_for(lambda: len(self._held) < MOST_WAITING or not self._is_open)
             if self._is_open:
                 self._held.append(event)
+                self._changed.notify_all()
 
     def read(self) -> list[Entry]:
         """Return all that were put in since."""
@@ -141,6 +151,11 @@ class LiveSource:
             start = self._next
             self._next += len(fresh)
         return [Entry(place, place + 1, event) for place, event in enumerate(fresh, start)]
+
+    def wait(self, run_is_over: Flag, seconds: float) -> None:
+        """Wait for an event; the run's last one is put in as well."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next < self._first + len(self._held), seconds)
 
     def back_to(self, place: int) -> None:
         """Go on from there, as far as it is still held."""

@@ -220,7 +220,7 @@ class Writing:
                 feed.close()
                 return not entries
             if not entries:
-                self._run_is_over.wait(POLL_S)
+                source.wait(self._run_is_over, POLL_S)
 
     def _failed(self, error: BaseException) -> None:
         try:

@@ -41,10 +41,10 @@ def record(global_iter: int, *, seq: int | None = None, dataset: str = "train", 
     )
 
 
-def opened(folder: Path, **run: tuple[int, int]) -> CSV:
+def opened(folder: Path, taken: tuple[int, int] = (-1, -1)) -> CSV:
     writer = CSV(folder)
     writer.prepare(None)
-    writer.open(Run("a", "a", None, {}, **run))
+    writer.open(Run("a", "a", None, {}, taken=taken))
     return writer
 
 

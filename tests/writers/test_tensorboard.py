@@ -1,10 +1,10 @@
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
 from toys import epochs, train_step
 from written import Point, last_of_each, points_of, results, stop_after, trained
 
@@ -52,7 +52,8 @@ def test_the_config_is_in_the_hparams_dashboard(tmp_path: Path):
     trained(tmp_path, "tensorboard", seed=3).run()
     metadata = charts(tmp_path / "tensorboard").summary_metadata
     content = metadata["_hparams_/session_start_info"].plugin_data.content
-    hparams = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    protos: Any = import_module("tensorboard.plugins.hparams.plugin_data_pb2")
+    hparams = protos.HParamsPluginData.FromString(content).session_start_info.hparams
     assert hparams["seed"].number_value == 3
     assert hparams["train.max_epochs"].number_value == 3
     assert hparams["device"].string_value == "cpu"
