@@ -37,6 +37,7 @@ from .training.brackets import bracket
 from .training.build import config_of
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import RunState
+from .writers.names import chosen
 
 if TYPE_CHECKING:
     from .runner import Runner
@@ -61,6 +62,8 @@ class Running:
         self.run_dir = run_dir_of(runner, self.settings)
         self.task = asyncio.current_task()
         """The task that runs it."""
+        self.writers = chosen(self.settings.log, runner.log)
+        """What the run's numbers are copied to."""
         self.fired: set[type[Event]] | None = None
         """In a dry run, the mount points that were reached."""
         self._state: RunState | None = None
@@ -72,6 +75,8 @@ class Running:
         """Be in the run: between `BeforeRun` and `AfterRun`."""
         runner, settings = self._runner, self.settings
         leave_if_stopped()
+        for writer in self.writers:
+            writer.prepare(settings.run_dir or runner.run_dir)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -210,6 +215,7 @@ class Running:
             name=settings.name or runner.name or (run_dir.name if run_dir else "run"),
             run_dir=run_dir,
             journal=runner.journal,
+            writers=() if settings.dry_run else self.writers,
             progress=runner.progress,
             log_every=runner.log_every,
             config=config,

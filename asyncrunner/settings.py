@@ -12,9 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
+from .writers.names import NAMES, names_in
 
 __all__ = ["ComputeMode", "JournalKind", "Progress", "Settings"]
 
@@ -46,6 +47,11 @@ _Name = Annotated[str | None, Field(description="a name")]
 _Resume = Annotated[str | None, Field(min_length=1, description="auto, never or a path")]
 _Journal = Annotated[JournalKind | None, Field(description="epochs, all or off")]
 _Seconds = Annotated[float | None, Field(ge=0, description="seconds, 0 or more")]
+_Log = Annotated[
+    str | None,
+    AfterValidator(lambda text: text if text is None else ",".join(names_in(text)) or "none"),
+    Field(description=f"none, or one or more of {', '.join(NAMES)} with commas between"),
+]
 _Progress = Annotated[Progress | None, Field(description="auto, rich, plain or none")]
 
 
@@ -88,6 +94,8 @@ class Settings(BaseModel):
     """Seconds from a request to stop to the end of the process."""
     dry_run: _Flag = False
     """Do two training iterations and one of validation, to see that everything fits."""
+    log: _Log = None
+    """What the run's numbers are copied to."""
     progress: _Progress = None
     """How progress is shown."""
     profile: _Flag = False

@@ -21,9 +21,10 @@ LAYERS = (
         "stopping",
         "timeline",
         "watchdog",
+        "writers",
     },
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
-    {"loops", "evaluation", "probes"},
+    {"loops", "evaluation", "history", "probes"},
     {"subscribers"},
     {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
     {"script", "cli", "examples", "mmengine", "__main__"},
@@ -44,6 +45,7 @@ WITHOUT_TORCH = (
     "run_dir",
     "timeline",
     "watchdog",
+    "writers",
 )
 
 

@@ -81,6 +81,10 @@ _Grace = Annotated[
 _Progress = Annotated[
     _Text, typer.Option(metavar="auto|rich|plain|none", help="How progress is shown.")
 ]
+_Log = Annotated[
+    _Text,
+    typer.Option(metavar="NAME,…", help="Copy the numbers to csv, jsonl, tensorboard, wandb …"),
+]
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
 ]
@@ -111,6 +115,7 @@ def run(
     journal_mb: _JournalMb = None,
     grace: _Grace = None,
     dry_run: _DryRun = False,
+    log: _Log = None,
     progress: _Progress = None,
     profile: _Profile = False,
     json: _Json = False,
@@ -138,6 +143,7 @@ def run(
         journal_mb=journal_mb,
         grace=grace,
         dry_run=dry_run or None,
+        log=log,
         progress=progress,
         profile=profile or None,
         json_stdout=json or None,
