@@ -9,14 +9,14 @@ from .json_stdout import JsonLines
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .monitor import Monitor as Monitor
     from .profiler import Profiler as Profiler
+    from .throughput import Throughput as Throughput
 
-__all__ = ["Console", "Eta", "JsonLines", "Monitor", "Profiler", "Progress"]
+__all__ = ["Console", "Eta", "JsonLines", "Profiler", "Progress", "Throughput"]
 
 _HOME = {
-    "Monitor": "monitor",
     "Profiler": "profiler",
+    "Throughput": "throughput",
 }
 
 

@@ -11,6 +11,7 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
     Decision,
@@ -84,6 +85,8 @@ from .mount_points import (
     IterPoint,
 )
 from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, ModuleProbe
+from .reader import RunReader, open_run
+from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
@@ -129,12 +132,14 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointSkipped",
     "CountedBy",
+    "Cursor",
     "Decision",
     "EpochEndRequested",
     "Event",
     "EventParseError",
     "EventsDropped",
     "Fact",
+    "Gap",
     "GradientPoint",
     "Histogram",
     "HistogramsReady",
@@ -152,9 +157,11 @@ __all__ = [
     "ModuleProbe",
     "MountPoint",
     "NormsReady",
+    "Position",
     "ResumeInexact",
     "RunFailed",
     "RunInterrupted",
+    "RunReader",
     "RunResumed",
     "SaveRequested",
     "Stage",
@@ -166,5 +173,6 @@ __all__ = [
     "TraceSaved",
     "UnknownEvent",
     "WeightsLoaded",
+    "open_run",
     "parse",
 ]

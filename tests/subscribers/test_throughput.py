@@ -1,4 +1,4 @@
-"""The monitor: rates that are exact by a clock that the test sets, counted FLOPs, and memory."""
+"""Throughput: rates that are exact by a clock that the test sets, counted FLOPs, and memory."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from asyncrunner import EpochTrainLoop
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import BeforeVal, ThroughputReady
 from asyncrunner.journal import read
-from asyncrunner.subscribers import Monitor
-from asyncrunner.subscribers.monitor import peak_flops_of
+from asyncrunner.subscribers import Throughput
+from asyncrunner.subscribers.throughput import peak_flops_of
 from asyncrunner.testing import FakeClock, record, tiny_runner
 
 FORWARD_AND_BACKWARD = 2 * 4 * (3 * 8 + 8) + 2 * 4 * (3 * 8 + 8 + 8)
@@ -22,7 +22,7 @@ FORWARD_AND_BACKWARD = 2 * 4 * (3 * 8 + 8) + 2 * 4 * (3 * 8 + 8 + 8)
 
 async def test_speeds_are_those_of_the_iterations_since_the_last_time():
     clock = FakeClock()
-    runner = tiny_runner(batches=7, epochs=1, clock=clock, iter_s=0.5, subscribers=[Monitor(3)])
+    runner = tiny_runner(batches=7, epochs=1, clock=clock, iter_s=0.5, subscribers=[Throughput(3)])
     facts = record(runner, ThroughputReady)
     await runner.train()
     assert [(f.iter, f.iters, f.seconds, f.iters_per_s, f.samples_per_s) for f in facts] == [
@@ -34,7 +34,7 @@ async def test_speeds_are_those_of_the_iterations_since_the_last_time():
 
 async def test_time_in_validations_does_not_count():
     clock = FakeClock()
-    runner = tiny_runner(batches=3, clock=clock, iter_s=0.5, subscribers=[Monitor(6)])
+    runner = tiny_runner(batches=3, clock=clock, iter_s=0.5, subscribers=[Throughput(6)])
     facts = record(runner, ThroughputReady)
 
     @runner.on(BeforeVal, priority=100)
@@ -51,7 +51,7 @@ async def test_batches_of_different_sizes_are_counted_as_they_come():
     runner = tiny_runner(
         train=EpochTrainLoop(data, timed(clock), max_epochs=1),
         clock=clock,
-        subscribers=[Monitor(4, tokens="shape")],
+        subscribers=[Throughput(4, tokens="shape")],
     )
     (fact,) = await facts_of(runner)
     assert (fact.samples_per_s, fact.tokens_per_s) == (9 / 3, 27 / 3)
@@ -59,9 +59,9 @@ async def test_batches_of_different_sizes_are_counted_as_they_come():
 
 async def test_functions_may_say_what_is_in_a_batch():
     clock = FakeClock()
-    monitor = Monitor(2, samples=lambda batch: 10, tokens=lambda batch: batch[0].numel() * 5)
+    throughput = Throughput(2, samples=lambda batch: 10, tokens=lambda batch: batch[0].numel() * 5)
     runner = tiny_runner(
-        epochs=1, batches=2, clock=clock, iter_s=1, val=None, subscribers=[monitor]
+        epochs=1, batches=2, clock=clock, iter_s=1, val=None, subscribers=[throughput]
     )
     (fact,) = await facts_of(runner)
     assert (fact.samples_per_s, fact.tokens_per_s) == (10, 60)
@@ -69,15 +69,15 @@ async def test_functions_may_say_what_is_in_a_batch():
 
 async def test_flops_are_counted_once_and_related_to_what_is_possible():
     clock = FakeClock()
-    monitor = Monitor(2, flops="count", peak_flops=10 * FORWARD_AND_BACKWARD)
-    runner = tiny_runner(clock=clock, iter_s=0.5, subscribers=[monitor])
+    throughput = Throughput(2, flops="count", peak_flops=10 * FORWARD_AND_BACKWARD)
+    runner = tiny_runner(clock=clock, iter_s=0.5, subscribers=[throughput])
     for fact in await facts_of(runner):
         assert fact.flops_per_s == FORWARD_AND_BACKWARD / 0.5
         assert fact.mfu == pytest.approx(0.2)
 
 
 async def test_counting_changes_no_number():
-    with_counting, without = tiny_runner(subscribers=[Monitor(flops="count")]), tiny_runner()
+    with_counting, without = tiny_runner(subscribers=[Throughput(flops="count")]), tiny_runner()
     assert await with_counting.train() == await without.train()
 
 
@@ -85,7 +85,7 @@ async def test_counting_changes_no_number():
 async def test_what_cannot_be_counted_is_not_known(why: str):
     options: dict[str, Any] = {"compute": "thread"} if why == "thread" else {"model": Compiled()}
     runner = tiny_runner(
-        clock=FakeClock(), iter_s=1, subscribers=[Monitor(2, flops="count")], **options
+        clock=FakeClock(), iter_s=1, subscribers=[Throughput(2, flops="count")], **options
     )
     facts = await facts_of(runner)
     assert [fact.flops_per_s for fact in facts] == [None, None, None]
@@ -97,7 +97,7 @@ async def test_an_error_in_the_iteration_that_is_counted_leaves_torch_as_it_was(
 
     runner = tiny_runner(
         train=EpochTrainLoop([torch.ones(1)], fail, max_epochs=1),
-        subscribers=[Monitor(flops="count")],
+        subscribers=[Throughput(flops="count")],
     )
     with pytest.raises(ValueError, match="a bad batch"):
         await runner.train()
@@ -105,7 +105,7 @@ async def test_an_error_in_the_iteration_that_is_counted_leaves_torch_as_it_was(
 
 
 async def test_memory_is_that_of_the_process_on_the_cpu():
-    facts = await facts_of(tiny_runner(clock=FakeClock(), iter_s=1, subscribers=[Monitor(3)]))
+    facts = await facts_of(tiny_runner(clock=FakeClock(), iter_s=1, subscribers=[Throughput(3)]))
     rss = psutil.Process().memory_info().rss
     for fact in facts:
         assert fact.memory_bytes == pytest.approx(rss, rel=0.2)
@@ -116,7 +116,7 @@ async def test_memory_is_that_of_the_process_on_the_cpu():
 async def test_it_is_in_the_journal_whatever_the_interval(tmp_path: Path):
     runner = tiny_runner(
         batches=7, run_dir=tmp_path, log_every=10, clock=FakeClock(), iter_s=1,
-        subscribers=[Monitor(3)],
+        subscribers=[Throughput(3)],
     )  # fmt: skip
     await runner.train()
     events = read(tmp_path / "events.jsonl")
@@ -125,7 +125,7 @@ async def test_it_is_in_the_journal_whatever_the_interval(tmp_path: Path):
 
 async def test_a_second_training_begins_a_new_window():
     clock = FakeClock()
-    runner = tiny_runner(epochs=1, clock=clock, iter_s=1, subscribers=[Monitor(2)])
+    runner = tiny_runner(epochs=1, clock=clock, iter_s=1, subscribers=[Throughput(2)])
     await runner.train()
     clock.advance(1000)
     runner.train_loop = EpochTrainLoop(
@@ -151,9 +151,9 @@ def test_the_peak_of_some_devices_is_known(name: str, precision: str, peak: floa
 def test_it_says_what_it_does_not_understand():
     wrong: Any = "guess"
     with pytest.raises(ConfigurationError, match="a number or \"count\", got 'guess'"):
-        Monitor(flops=wrong)
+        Throughput(flops=wrong)
     with pytest.raises(ConfigurationError, match="a function or \"shape\", got 'guess'"):
-        Monitor(tokens=wrong)
+        Throughput(tokens=wrong)
 
 
 class Compiled(nn.Module):
