@@ -9,12 +9,25 @@ from .json_stdout import JsonLines
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from .gradients import ParameterHistograms as ParameterHistograms
+    from .gradients import ParameterNorms as ParameterNorms
     from .profiler import Profiler as Profiler
     from .throughput import Throughput as Throughput
 
-__all__ = ["Console", "Eta", "JsonLines", "Profiler", "Progress", "Throughput"]
+__all__ = [
+    "Console",
+    "Eta",
+    "JsonLines",
+    "ParameterHistograms",
+    "ParameterNorms",
+    "Profiler",
+    "Progress",
+    "Throughput",
+]
 
 _HOME = {
+    "ParameterHistograms": "gradients",
+    "ParameterNorms": "gradients",
     "Profiler": "profiler",
     "Throughput": "throughput",
 }

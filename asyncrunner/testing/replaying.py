@@ -1,7 +1,7 @@
 """A run that is over, once more, for a subscriber that was not there."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import asyncrunner_events
-from asyncrunner_events import Event
+from asyncrunner_events import Event, open_run
 
 from ..bus import Bus
 from ..delivery.causation import Link
@@ -38,7 +38,7 @@ async def replay(
     long ago.
 
     Args:
-        source: A journal, or a run directory.
+        source: A run directory; or one file of a journal.
         subscriber: A function, or an object with `attach`.
         types: What a function gets; every event if not given. Event classes of your own are
             recognised if they are named here, or by what the object subscribes to.
@@ -63,7 +63,7 @@ async def replay(
         bus.subscribe(Event if types is None else types, subscriber, **options)
     own = {t for s in bus.subscriptions for t in s.event_types if _is_users(t)}
     async with bus:
-        for event in read(_journal_of(source), types=own):
+        for event in _events_of(Path(source), own):
             clock.put_to(monotonic_ns=event.monotonic_ns, time_ns=event.time_ns)
             await bus.publish(event)
             if bus.working and (await bus.drain()).undelivered:
@@ -99,9 +99,12 @@ def _is_users(event_type: type[Event]) -> bool:
     return event_type.__module__.partition(".")[0] != asyncrunner_events.__name__
 
 
-def _journal_of(source: str | os.PathLike[str]) -> Path:
-    path = Path(source)
-    journal = path / "events.jsonl" if path.is_dir() else path
-    if not journal.is_file():
-        raise ConfigurationError(f"replay: expected a journal or a run directory, got {path}")
-    return journal
+def _events_of(path: Path, own: set[type[Event]]) -> Iterator[Event]:
+    if path.is_file():
+        return read(path, types=own)
+    try:
+        return open_run(path).events(Event, *own)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"replay: expected a journal or a run directory, got {path}"
+        ) from None
