@@ -9,26 +9,35 @@ from .json_stdout import JsonLines
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from .empty_cache import EmptyCache as EmptyCache
     from .gradients import ParameterHistograms as ParameterHistograms
     from .gradients import ParameterNorms as ParameterNorms
     from .profiler import Profiler as Profiler
+    from .sync_buffers import SyncBuffers as SyncBuffers
     from .throughput import Throughput as Throughput
+    from .tta import TestTimeAugmentation as TestTimeAugmentation
 
 __all__ = [
     "Console",
+    "EmptyCache",
     "Eta",
     "JsonLines",
     "ParameterHistograms",
     "ParameterNorms",
     "Profiler",
     "Progress",
+    "SyncBuffers",
+    "TestTimeAugmentation",
     "Throughput",
 ]
 
 _HOME = {
+    "EmptyCache": "empty_cache",
     "ParameterHistograms": "gradients",
     "ParameterNorms": "gradients",
     "Profiler": "profiler",
+    "SyncBuffers": "sync_buffers",
+    "TestTimeAugmentation": "tta",
     "Throughput": "throughput",
 }
 
