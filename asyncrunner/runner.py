@@ -347,6 +347,7 @@ class Runner:
             check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
             state.optimizers = optimizers
         state.val, state.states = self.val_loops, self._states
+        state.run_dir = run_dir_of(self, settings)
         state.begin(settings, training=training)
         return state
 
