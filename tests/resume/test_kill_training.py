@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +23,6 @@ EVENTS = (
     "event:AfterTrain:1:kill",
     "event:AfterRun:1:kill",
 )
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder in memory, where fsync takes no time; SIGKILL takes no disk away."""
-    shared = Path("/dev/shm")
-    if not os.access(shared, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=shared) as folder:
-        yield Path(folder)
 
 
 def lived_through(folder: Path, loader: str, *faults: str) -> list[dict[str, Any]]:
