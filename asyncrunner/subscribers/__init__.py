@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .empty_cache import EmptyCache as EmptyCache
     from .gradients import ParameterHistograms as ParameterHistograms
     from .gradients import ParameterNorms as ParameterNorms
+    from .images import Images as Images
     from .profiler import Profiler as Profiler
     from .sync_buffers import SyncBuffers as SyncBuffers
     from .throughput import Throughput as Throughput
@@ -21,6 +22,7 @@ __all__ = [
     "Console",
     "EmptyCache",
     "Eta",
+    "Images",
     "JsonLines",
     "ParameterHistograms",
     "ParameterNorms",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOME = {
     "EmptyCache": "empty_cache",
+    "Images": "images",
     "ParameterHistograms": "gradients",
     "ParameterNorms": "gradients",
     "Profiler": "profiler",

@@ -270,6 +270,7 @@ class RunState:
         """End the run after the current iteration; the first reason is kept."""
         if self.stop_reason is None:
             self.stop_reason = reason
+            self.safe_point.is_paused = False
             self.bus.publish_threadsafe(StopRequested(reason=reason, by=by))
 
     def forward_modes(self) -> contextlib.AbstractContextManager[Any]:
