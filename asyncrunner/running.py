@@ -30,6 +30,7 @@ from .describe import points_fired
 from .launch import run_starts
 from .outputs import run_outputs
 from .settings import Settings
+from .steering import steered
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
@@ -94,7 +95,8 @@ class Running:
             ):
                 signals = left_last.enter_context(listening(self._listener()))
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
-                async with runner.bus, self._all_written(state, signals), points:
+                steering = steered(state, self.run_dir)
+                async with runner.bus, steering, self._all_written(state, signals), points:
                     yield state
 
     async def resume(self, state: RunState, choice: str | Path) -> bool:

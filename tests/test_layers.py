@@ -26,7 +26,7 @@ LAYERS = (
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "history", "probes"},
     {"subscribers"},
-    {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
+    {"accounts", "describe", "dry_run", "outputs", "runner", "running", "steering"},
     {"script", "cli", "examples", "mmengine", "testing", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""

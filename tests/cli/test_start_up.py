@@ -8,7 +8,7 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor", "tail", "replay", "runs", "ckpt")
+COMMANDS = ("run", "hooks", "events", "new", "doctor", "tail", "replay", "ctl", "runs", "ckpt")
 
 
 @pytest.mark.parametrize(
