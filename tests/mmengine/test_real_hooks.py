@@ -95,7 +95,13 @@ def test_the_schedules_change_the_rate(real: Real):
 def test_averages_differ_from_the_weights_and_validations_are_of_them(real: Real):
     found = result_of(real, "ema")["ours"]
     assert found["ema"]["module.net.0.weight"] != found["model"]["net.0.weight"]
-    assert len(found["metrics"]) == 3
+    assert len(found["metrics"]) == 4
+
+
+def test_a_loader_without_a_data_set_is_what_runtime_info_cannot_do_with(real: Real):
+    found = result_of(real, "loader_without_a_data_set")
+    assert found["error"] == "'list' object has no attribute 'dataset'"
+    assert found["notes"][0].startswith("raised by subscriber 'RuntimeInfoHook'")
 
 
 def test_mmengine_resumes_from_a_file_that_its_checkpoint_hook_wrote_here(real: Real):
