@@ -20,7 +20,8 @@ from asyncrunner_events import (
 
 from ..delivery.contract import parse_priority
 from ..delivery.subscription import Subscription
-from ..errors import SubscriptionError
+from ..errors import ConfigurationError, SubscriptionError
+from ..suggest import did_you_mean
 from .checkpoints import as_mmengine, put_back, restore_schedulers, schedulers_state
 from .hook_runner import HookRunner, mmengine
 from .message_hub import HistoryBuffer, hub_state, restore_hub
@@ -108,6 +109,34 @@ class MMEngineHooks:
     def caller(self) -> str:
         """Who is at work, as errors say it."""
         return f"hook {self.calling}" if self.calling else "what is no hook"
+
+    def no_attribute(self, of: object, name: str, said: str) -> AttributeError:
+        """Return the error for an attribute that is not there.
+
+        Args:
+            of: What was asked.
+            name: What for.
+            said: What hooks call it.
+        """
+        there = sorted({one for one in (*vars(of), *dir(type(of))) if not one.startswith("_")})
+        return AttributeError(
+            f"{self.caller} reads {said}.{name}, which is not there{did_you_mean(name, there)}: "
+            f"what is there is {', '.join(there)}",
+            name=name,
+            obj=of,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends after its current iteration; True has it do so, for who is calling."""
+        return self._runner.state.stopping
+
+    @stopping.setter
+    def stopping(self, value: bool) -> None:
+        if value:
+            self._runner.stop("stop_training was set", by=self.calling)
+        elif self.stopping:
+            raise ConfigurationError(f"{self.caller} cannot take a stop back")
 
     def subscribe(self, hook: object, priority: Any = None) -> HookSubscription:
         """Subscribe a hook: see `subscribe_hook`."""

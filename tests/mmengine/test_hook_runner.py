@@ -1,6 +1,7 @@
 """What hooks find in the runner that they are given, and what they put there."""
 
 import asyncio
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -137,6 +138,12 @@ async def test_parts_of_the_runner_say_so_too(path: str, there: str):
         await read(lambda r: getattr(getattr(r, part), name))
 
 
+async def test_the_runner_and_its_parts_can_be_copied_with_a_hook_that_keeps_them():
+    parts = await read(lambda r: [r, r.train_loop, r.val_loop, r.optim_wrapper, r.cfg])
+    for part in parts:
+        assert type(copy.copy(part)) is type(part)
+
+
 async def test_what_needs_mmengine_says_what_is_there_without_it():
     with pytest.raises(AttributeError, match=r"AtStart reads runner\.log_processor"):
         await read(lambda r: r.log_processor)
@@ -223,7 +230,7 @@ async def test_a_mount_point_of_ones_own_reaches_the_hooks_that_have_it_in_their
 async def test_a_hook_may_subscribe_another():
     runner = fit(epochs(1))
     found: list[int] = []
-    other = AtStart(lambda r: found.append(len(r.hooks)))
+    other = AtStart(lambda r: found.append(len(r.hooks) + len(r._hooks)))
 
     class Brings:
         def before_run(self, runner: Any) -> None:
@@ -231,7 +238,7 @@ async def test_a_hook_may_subscribe_another():
 
     subscribe_hook(runner, Brings())
     await runner.train()
-    assert found == [2]
+    assert found == [4]
 
 
 async def test_a_stop_cannot_be_taken_back():
