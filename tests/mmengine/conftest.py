@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from with_mmengine import output_of
+from with_mmengine import ROOT, output_of
 
 MMENGINE = "mmengine==0.10.7"
 
@@ -26,8 +26,9 @@ def python_with_mmengine(pytestconfig: pytest.Config) -> Path:
         venv.create(folder, clear=True)
         packages = next(folder.glob("lib/python*/site-packages"))
         (packages / "shared.pth").write_text("\n".join(shared))
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", MMENGINE]
-        subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=100)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+        install = ["install", "-q", "-c", str(ROOT / ".ci" / "constraints.txt"), MMENGINE]
+        subprocess.run([*pip, *install], check=True, timeout=100)
         done.write_text("\n".join(shared))
     return python
 

@@ -122,6 +122,13 @@ async def test_an_attribute_that_is_not_there_is_named_with_the_hook_and_with_wh
     assert await read(lambda r: hasattr(r, "ema_model")) is False
 
 
+async def test_when_no_hook_is_called_none_is_named():
+    runner = fit(epochs(1))
+    await read(lambda r: None, runner)
+    with pytest.raises(AttributeError, match=r"^what is no hook reads runner\.nothing"):
+        getattr(runner_for_hooks(runner), "nothing")  # noqa: B009  # pyright knows that it is not there
+
+
 @pytest.mark.parametrize(
     ("path", "there"),
     [
@@ -176,12 +183,14 @@ def test_scalars_that_hooks_show_are_lines_of_json(tmp_path: Path):
     def show(runner: Any) -> None:
         runner.visualizer.add_scalars({"loss": torch.tensor(0.5)}, step=3, file_path="mine.json")
         runner.visualizer.add_scalar("lr", 0.1, step=4)
+        runner.visualizer.add_scalars({"lr": 0.1, "step": 5})  # as LogProcessor names it
 
     asyncio.run(read(show, fit(epochs(1), run_dir=tmp_path)))
     (file,) = tmp_path.rglob("scalars.json")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {"loss": 0.5, "step": 3},
         {"lr": 0.1, "step": 4},
+        {"lr": 0.1, "step": 5},
     ]
     assert json.loads((file.parent / "mine.json").read_text()) == {"loss": 0.5, "step": 3}
 

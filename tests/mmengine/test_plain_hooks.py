@@ -177,6 +177,16 @@ def test_only_the_methods_that_a_hook_has_are_subscribed():
     assert not runner.bus.wants(BeforeTrainIter)
 
 
+def test_a_hook_that_says_which_stages_it_has_is_believed():
+    class Says(All):
+        def get_triggered_stages(self) -> list[str]:  # MMEngine's Hook leaves out what it inherits
+            return ["before_train_iter"]
+
+    runner = fit(epochs(1))
+    assert len(subscribe_hook(runner, Says()).subscriptions) == 1
+    assert runner.bus.wants(BeforeTrainIter)
+
+
 async def test_a_fallback_stands_for_the_three_loops_and_is_told_which_is_on():
     class Fallbacks:
         def __init__(self) -> None:
