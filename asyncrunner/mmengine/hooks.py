@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from asyncrunner_events import (
     AfterLoadCheckpoint,
     AfterTest,
+    AfterTrainEpoch,
     AfterVal,
     BeforeRun,
     BeforeSaveCheckpoint,
@@ -159,8 +160,11 @@ class MMEngineHooks:
     def _on(
         self, to: HookSubscription, event_type: type[Event], subscriber: Callable[[Any], Any]
     ) -> Subscription:
+        where = _is_complete if event_type is AfterTrainEpoch else None
         name, priority = type(to.hook).__name__, to.priority
-        return self._runner.subscribe(event_type, subscriber, priority=priority, name=name)
+        return self._runner.subscribe(
+            event_type, subscriber, priority=priority, where=where, name=name
+        )
 
     def _subscriber(
         self, hook: object, stage: str, method: Method, open_epochs: set[str]
@@ -262,6 +266,11 @@ class MMEngineHooks:
         module = mmengine("logging")
         buffer = HistoryBuffer if module is None else module.HistoryBuffer
         restore_hub(self.runner.message_hub, state_dict["message_hub"], buffer)
+
+
+def _is_complete(event: AfterTrainEpoch) -> bool:
+    # MMEngine's epochs always are; the rest of a cut one comes in the run that goes on from here.
+    return event.is_complete
 
 
 def _as_defined(call: Callable[[Any], Any], method: Method) -> Callable[[Event], Any]:

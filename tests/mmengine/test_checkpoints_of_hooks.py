@@ -11,7 +11,7 @@ from toys import alike, epochs, equal, fit, line, points, sgd, val_step, weights
 
 from asyncrunner import Checkpointer, Runner, ValLoop
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.events import ResumeInexact
+from asyncrunner.events import AfterTrainIter, ResumeInexact
 from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
 
 
@@ -137,6 +137,26 @@ async def test_schedulers_go_on_where_they_were(tmp_path: Path, by_name: bool):
     await runner.train()
     assert scheduler.last_epoch == 4
     assert scheduler.get_last_lr() == pytest.approx([0.001])
+
+
+async def test_an_epoch_that_a_stop_cut_in_two_steps_schedulers_once(tmp_path: Path):
+    def with_scheduler() -> tuple[Runner, StepLR]:
+        model = line()
+        optimizer = sgd(model)
+        runner = training(tmp_path, 3, model=model, optimizer=optimizer)
+        scheduler = StepLR(optimizer, step_size=2)
+        runner_for_hooks(runner).param_schedulers = [scheduler]
+        subscribe_hook(runner, StepsSchedulers(lambda runner: runner.param_schedulers))
+        return runner, scheduler
+
+    runner, scheduler = with_scheduler()
+    runner.subscribe(AfterTrainIter, lambda event: event.iter == 2 and runner.stop("enough"))
+    await runner.train()
+    assert (runner.state.iter, scheduler.last_epoch) == (3, 1)
+
+    runner, scheduler = with_scheduler()
+    await runner.train()
+    assert (runner.state.iter, scheduler.last_epoch) == (6, 3)
 
 
 class StepsSchedulers:

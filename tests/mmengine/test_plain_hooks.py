@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import epochs, fit, iters, line, points, seen, train_step, val_step
 
-from asyncrunner import TestLoop, ValLoop
+from asyncrunner import TestLoop, ValLoop, mmengine
 from asyncrunner.errors import SubscriptionError
 from asyncrunner.events import (
     AfterTrainIter,
@@ -376,6 +376,15 @@ async def test_a_validation_that_fails_swaps_weights_back():
         await runner.train()
     assert hook.swapped == [True, False]
     assert len(ends) == 1
+
+
+def test_the_public_names_are_pinned():
+    assert mmengine.__all__ == [
+        "HookRunner",
+        "HookSubscription",
+        "runner_for_hooks",
+        "subscribe_hook",
+    ]
 
 
 def test_mmengine_is_not_imported():

@@ -119,6 +119,15 @@ def test_a_run_resumed_from_our_checkpoint_with_hooks_has_the_numbers_of_one_nev
     assert len(found["ours"]["losses"]) == 20
 
 
+def test_a_stop_inside_a_validation_leaves_no_averages_in_the_model(real: Real):
+    found = result_of(real, "averages_after_a_stop_inside_a_validation")
+    assert found["ours"] == found["theirs"]
+
+
+def test_logs_need_no_directory(real: Real):
+    assert result_of(real, "logs_without_a_directory") == {"lines": 6, "files": []}
+
+
 def test_our_checkpoint_holds_the_averages_as_the_models_weights(real: Real):
     found = result_of(real, "our_checkpoint_has_the_averages")
     assert found["ours"] == found["theirs"]
