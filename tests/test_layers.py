@@ -27,7 +27,7 @@ LAYERS = (
     {"loops", "evaluation", "history", "probes"},
     {"subscribers"},
     {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
-    {"script", "cli", "examples", "mmengine", "__main__"},
+    {"script", "cli", "examples", "mmengine", "testing", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""
 

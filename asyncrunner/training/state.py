@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -59,6 +60,8 @@ class RunState:
     """What forward computes in."""
     settings: Settings = field(default_factory=Settings)
     """What was chosen from outside the script."""
+    run_dir: Path | None = None
+    """The run's directory, which is there from `BeforeRun` on, if the run has one."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     """The metrics of the last validation on each data set."""
     validated: dict[str, int] = field(default_factory=dict[str, int])
@@ -267,6 +270,7 @@ class RunState:
         """End the run after the current iteration; the first reason is kept."""
         if self.stop_reason is None:
             self.stop_reason = reason
+            self.safe_point.is_paused = False
             self.bus.publish_threadsafe(StopRequested(reason=reason, by=by))
 
     def forward_modes(self) -> contextlib.AbstractContextManager[Any]:

@@ -19,13 +19,23 @@ from pydantic import ValidationError, model_serializer
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from .base import Event
+from .commands import COMMANDS
 from .decisions import DECISIONS
 from .envelope import TYPE_PREFIX, type_of
 from .facts import FACTS
+from .measurements import MEASUREMENTS
 from .mount_points import GRADIENT_POINTS, MOUNT_POINTS
 from .probes import PROBES
 
-EVENTS: tuple[type[Event], ...] = (*MOUNT_POINTS, *GRADIENT_POINTS, *PROBES, *FACTS, *DECISIONS)
+EVENTS: tuple[type[Event], ...] = (
+    *MOUNT_POINTS,
+    *GRADIENT_POINTS,
+    *PROBES,
+    *FACTS,
+    *DECISIONS,
+    *COMMANDS,
+    *MEASUREMENTS,
+)
 """Every event that asyncrunner itself publishes."""
 
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(\S+)\.v([0-9]+)")
