@@ -53,12 +53,15 @@ class Feed:
     is_open: bool = False
     taken: int = 0
     """Records that the writer has taken."""
+    read_from: int = 0
+    """Where the source must go on after `open`."""
     _marks: Marks = field(default_factory=Marks)
+    _has_until: tuple[int, int] = (-1, -1)
     _ending: Status | None = None
     _is_over: bool = False
 
     def open(self) -> None:
-        """Open the writer; the source must then go back to the position's offset."""
+        """Open the writer; the source must then go on at `read_from`."""
         position = self.position
         self._marks = Marks(dict(position.last))
         if self.writer.sends_again:
@@ -73,7 +76,12 @@ class Feed:
             taken=(position.attempt, position.seq),
         )
         self.is_open = True
-        self.writer.open(run)
+        has = self.writer.open(run)
+        if has is None:
+            self.read_from, self._has_until = position.offset, run.taken
+        else:
+            self.read_from, self._has_until = position.began, (-1, -1)
+            self._marks = Marks(floor=has)
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Give the writer what these events hold for it."""
@@ -99,8 +107,7 @@ class Feed:
             self.writer.close(self._ending or ("finished" if self._is_over else "interrupted"))
 
     def _has(self, event: MetricsReady) -> bool:
-        taken = (self.position.attempt, self.position.seq)
-        return not self.writer.sends_again and (event.attempt, event.seq) <= taken
+        return not self.writer.sends_again and (event.attempt, event.seq) <= self._has_until
 
     def _see(self, event: object) -> None:
         match event:
@@ -141,12 +148,11 @@ class Feed:
             self.is_open = False
             self.writer.close("interrupted")
             self._marks = Marks()
-            beginnings = self.position.beginnings + 1
-            self._move(after, 0, event, beginnings=beginnings)
+            self._move(after, 0, event, begins=True)
             self.open()
 
     def _move(
-        self, offset: int, redo_from: int, last: Record | BeforeTrain, *, beginnings: int = -1
+        self, offset: int, redo_from: int, last: Record | BeforeTrain, *, begins: bool = False
     ) -> None:
         self.position = Position(
             offset=offset,
@@ -154,6 +160,7 @@ class Feed:
             attempt=last.attempt,
             seq=last.seq,
             last=dict(self._marks.last),
-            beginnings=self.position.beginnings if beginnings < 0 else beginnings,
+            began=offset if begins else self.position.began,
+            beginnings=self.position.beginnings + begins,
         )
         self.keep(self.position)

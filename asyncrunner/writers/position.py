@@ -1,11 +1,15 @@
-"""How far a writer has come in the journal; kept beside it, so that nothing is lost or doubled."""
+"""How far a writer has come in the journal; kept beside it, so that nothing is lost or doubled.
 
+It is replaced in one piece, so that a kill leaves the old one or the new one, but nobody waits
+for the disk, a few times a second and writer: what a machine that loses its power forgets, the
+writer is sent again.
+"""
+
+import os
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
-
-from ..run_dir.files import make_directory, write_atomically
 
 __all__ = ["Position"]
 
@@ -25,6 +29,8 @@ class Position(BaseModel):
     """Its `seq`."""
     last: dict[str, int] = Field(default_factory=dict)
     """The last global iteration taken, by data set."""
+    began: int = 0
+    """Where in the journal the first of its records stands."""
     beginnings: int = 0
     """How many times the run began anew with a writer that cannot forget."""
 
@@ -42,5 +48,7 @@ class Position(BaseModel):
         Raises:
             OSError: If it cannot be written.
         """
-        make_directory(path.parent)
-        write_atomically(path, self.model_dump_json().encode() + b"\n")
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.model_dump_json() + "\n")
+        os.replace(temporary, path)

@@ -207,7 +207,7 @@ class Writing:
         """Feed the writer, and return whether it has taken everything."""
         feed, source = self._feed, self._source
         feed.open()
-        source.back_to(feed.position.offset)
+        source.back_to(feed.read_from)
         while True:
             is_over = self._run_is_over.is_set()
             entries = source.read()
