@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from .loops import IterTrainLoop as IterTrainLoop
     from .runner import Runner as Runner
     from .subscribers.checkpointer import Checkpointer as Checkpointer
+    from .training.attachment import Attachment as Attachment
 
 __version__ = "0.1.0"
 __all__ = [
+    "Attachment",
     "Bus",
     "Checkpointer",
     "EpochTrainLoop",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Attachment": "training.attachment",
     "Bus": "bus",
     "Checkpointer": "subscribers.checkpointer",
     "EpochTrainLoop": "loops",

@@ -268,10 +268,10 @@ class Bus(Subscribing):
             self._deferred.close()
             self._routes.close_streams()
             self.drained = report = self._report(time.monotonic() - began)
+            if report.undelivered:
+                logger.error("not done when the bus was closed: %s", report.undelivered)
             with anyio.CancelScope(shield=True):
                 await self._tasks.end()
-        if report.undelivered:
-            logger.error("not done when the bus was closed: %s", report.undelivered)
         self._fatal.settle(is_stopped=exc_info[1] is not None)
 
     @property

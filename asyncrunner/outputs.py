@@ -7,15 +7,15 @@ import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from .accounts import account_of
 from .bus import Bus
 from .journal import Journal
 from .run_dir.directory import RunDir, plain_config
 from .run_dir.resume_command import resume_command
+from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
-from .settings import Settings
 from .subscribers import Console, JsonLines, Progress
 from .timeline import Timeline
 from .writers.feed import Started
@@ -23,8 +23,6 @@ from .writers.writer import Writer
 from .writers.writing import Writing, writing
 
 logger = logging.getLogger("asyncrunner")
-
-JournalKind = Literal["epochs", "all", "off"]
 
 
 @contextmanager
@@ -54,9 +52,13 @@ def run_outputs(
             )
             bus.identify(opened.run, opened.attempt)
             resume = resume_command(run_dir, opened.record.attempts[-1])
-            if journal != "off":
-                events = closing.enter_context(Journal(opened.journal))
-                events.attach(bus, journal, every=log_every)
+            which = settings.journal or journal
+            if which != "off":
+                most_bytes = (
+                    None if settings.journal_mb is None else settings.journal_mb * 1_000_000
+                )
+                events = closing.enter_context(_journal(opened.journal, most_bytes))
+                events.attach(bus, which, every=log_every)
         if settings.json_stdout and sys.__stdout__ is not None:
             lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
             closing.callback(lines.cancel)
@@ -88,6 +90,12 @@ def run_outputs(
         if timeline is not None:
             closing.enter_context(timeline.recording(bus))
         yield
+
+
+def _journal(path: Path, most_bytes: int | None) -> Journal:
+    if most_bytes is None:
+        return Journal(path)
+    return Journal(path, segment_bytes=min(64_000_000, most_bytes // 8), most_bytes=most_bytes)
 
 
 def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:

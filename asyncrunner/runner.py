@@ -14,18 +14,18 @@ from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
 from .device import pick_device
-from .dry_run import dry_run
+from .dry_run import dry_run, sanity_check
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .history import History
-from .outputs import JournalKind
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
 from .running import Running, run_dir_of
-from .settings import ComputeMode, Progress, Settings
+from .settings import ComputeMode, JournalKind, Progress, Settings
 from .stopping import GRACE_S, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer
 from .training import checkpoints
+from .training.attachment import Attachable, Attachment, attach
 from .training.build import (
     Model,
     Optimizers,
@@ -35,6 +35,7 @@ from .training.build import (
     check_parts,
     one_of,
 )
+from .training.control import Control
 from .training.schedule import positive_int
 from .training.state import Loop, Precision, RunState
 from .training.stateful import States
@@ -73,6 +74,7 @@ class Runner:
             run directory.
         resume: `"auto"` goes on from the newest intact checkpoint, if there is one; `"never"` begins
             anew; or a checkpoint, or a run directory, to go on from.
+        subscribers: Subscribers to `add`, such as `EarlyStopping("val/loss")`.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
         log: What the run's numbers are copied to: names, `"tensorboard,csv"`, or writers; see
             `asyncrunner.writers`.
@@ -98,6 +100,7 @@ class Runner:
         log_every: int = 10,
         checkpoint: Checkpointer | Iterable[Checkpointer] | Literal["auto"] | None = "auto",
         resume: str | Path = "auto",
+        subscribers: Iterable[Attachable] = (),
         journal: JournalKind = "epochs",
         log: Log = (),
         progress: Progress = "auto",
@@ -131,10 +134,19 @@ class Runner:
         self.publish = self.bus.publish
         self._states = States()
         self.add_stateful = self._states.add
+        control = Control(self._state_of_run)
+        self.stop, self.end_epoch, self.skip_step = (
+            control.stop,
+            control.end_epoch,
+            control.skip_step,
+        )
+        self.save_now, self.set_lr = control.save_now, control.set_lr
         self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None
         self._fired: set[type[Event]] | None = None
+        for subscriber in subscribers:
+            self.add(subscriber)
 
     @property
     def state(self) -> RunState:
@@ -156,15 +168,13 @@ class Runner:
             self.subscribe(MetricsReady, self._history.append, name="history")
         return self._history
 
-    def stop(self, reason: str, *, by: str = "") -> None:
-        """End the run after the current iteration; may be called from any thread.
+    def add(self, subscriber: Attachable) -> Attachment:
+        """Attach a subscriber that listens to several event types, such as `EarlyStopping`.
 
         Raises:
-            ConfigurationError: If no run is going on.
+            ConfigurationError: If it has no `attach(run)`, or another one that keeps a state has its name.
         """
-        if self._running is None:
-            raise ConfigurationError("there is no run to stop")
-        self.state.stop(reason, by=by)
+        return attach(subscriber, self.bus, self._states, self._state_of_run)
 
     def probe(
         self, pattern: str, *, forward: bool = True, backward: bool = False, every: int | str = 1
@@ -273,6 +283,7 @@ class Runner:
             is_resumed = await running.resume(state, choice)
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
+            await sanity_check(state, self.val_loops)
             await self.train_loop.run(state)
             return dict(state.metrics)
 
@@ -296,6 +307,11 @@ class Runner:
             if load is not None:
                 await load_weights(state, Path(load))
             return await self.test_loop.run(state, "test")
+
+    def _state_of_run(self) -> RunState:
+        if self._running is None:
+            raise ConfigurationError("no run is going on")
+        return self.state
 
     @asynccontextmanager
     async def _a_run(self, *, training: bool = False) -> AsyncGenerator[tuple[Running, RunState]]:

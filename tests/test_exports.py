@@ -12,6 +12,7 @@ TOP_LEVEL = {"README.md", "asyncrunner", "benchmarks", "events", "pyproject.toml
 
 def test_the_public_names_are_pinned() -> None:
     assert asyncrunner.__all__ == [
+        "Attachment",
         "Bus",
         "Checkpointer",
         "EpochTrainLoop",

@@ -18,15 +18,20 @@ from asyncrunner_events import (
     CheckpointRejected,
     CheckpointSaved,
     CheckpointSkipped,
+    Decision,
+    EpochEndRequested,
     Event,
     EventsDropped,
     Fact,
     HostWaited,
+    LearningRateChanged,
     MetricsReady,
     ResumeInexact,
     RunFailed,
     RunInterrupted,
     RunResumed,
+    SaveRequested,
+    StepSkipped,
     StopRequested,
     SubscriberFailed,
     SubscriberSlow,
@@ -118,8 +123,9 @@ class Lines:
         match event:
             case StopRequested():
                 self._ending = "stopped"
-                by = f" (asked by {event.by})" if event.by else ""
-                return [f"stopping after this iteration: {event.reason}{by}"]
+                return [f"stopping after this iteration: {event.reason}{_by(event)}"]
+            case Decision():
+                return [f"{_decided(event)}: {event.reason}{_by(event)}"]
             case RunFailed():
                 self._ending = "failed"
                 return [f"error in epoch {event.epoch + 1}, iter {event.iter + 1}: {event.error}"]
@@ -187,6 +193,24 @@ def learning_rate(lr: Mapping[str, float]) -> str:
     if len(lr) == 1:
         return f"lr {next(iter(lr.values())):.2e}"
     return _SEPARATOR.join(f"lr {plain(name)} {value:.2e}" for name, value in lr.items())
+
+
+def _decided(event: Decision) -> str:
+    match event:
+        case EpochEndRequested():
+            return "ending the epoch after this iteration"
+        case StepSkipped():
+            return f"iter {event.iter + 1}: no optimizer step"
+        case SaveRequested():
+            return "saving a checkpoint"
+        case LearningRateChanged():
+            return f"lr {event.lr:.2e}"
+        case _:
+            return event.kind.replace("_", " ")
+
+
+def _by(event: Decision) -> str:
+    return f" (asked by {event.by})" if event.by else ""
 
 
 def _count(count: int, what: str) -> str:

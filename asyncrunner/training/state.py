@@ -19,10 +19,11 @@ from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .batches import Loader
-from .optimize import gradients_of, restore_gradients
+from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
 from .safe_point import SafePoint
+from .schedule import Unit
 from .stateful import Stateful, States
 from .tree import snapshot
 
@@ -86,6 +87,12 @@ class RunState:
     """What subscribers asked for that is done between two iterations, such as a checkpoint."""
     stop_reason: str | None = None
     """Why the run is to end after the current iteration, if it is."""
+    is_epoch_ending: bool = False
+    """Whether somebody asked the epoch to end after the current iteration."""
+    skipped: tuple[str, str] | None = None
+    """Why the next optimizer step is to be left out, and who said so, if it is."""
+    has_checkpointer: bool = False
+    """Whether something saves checkpoints when asked to."""
     saver: Saver = field(init=False)
     """Writes checkpoints; made anew for every run."""
     completed: tuple[int, int] = (0, 0)
@@ -136,6 +143,19 @@ class RunState:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
 
+    def length_done(self, unit: Unit) -> tuple[int, int | None]:
+        """Return how many epochs, or iterations, are completed, and of how many if that is known."""
+        progress = self.bus.progress
+        if unit == "it":
+            return self.iter, progress["max_iters"]
+        return self.epoch, progress["max_epochs"]
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the training has come to its full length."""
+        progress = self.bus.progress
+        return self.iter == progress["max_iters"] or self.epoch == progress["max_epochs"]
+
     def begin(self, settings: Settings, *, training: bool) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""
         self.settings = settings
@@ -144,6 +164,7 @@ class RunState:
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.saver = Saver(self.bus)
         self.stop_reason = self.failure = self.before_validation = self._validating = None
+        self.is_epoch_ending, self.skipped = False, None
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter = self.completed
@@ -279,6 +300,14 @@ class RunState:
         counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
         limits = {key: self.bus.progress[key] for key in ("max_epochs", "max_iters")}
         self.copies.start(scalars, {**counters, **limits, **about}, event_type)
+
+    def optimizer_name(self, given: str | None, *, asked_by: str) -> str:
+        """Return which optimizer is meant: the only one if none is named.
+
+        Raises:
+            ConfigurationError: If there is none of this name, or several to choose from.
+        """
+        return optimizer_name(given, self.optimizers, asked_by=asked_by)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each optimizer's first group, if it is on the host."""

@@ -46,6 +46,10 @@ class States:
             )
         self._named[name] = thing
 
+    def remove(self, name: str) -> None:
+        """Forget what has this name, if anything has."""
+        self._named.pop(name, None)
+
     def all(
         self, subscriptions: Iterable[Subscription], known: Iterable[object]
     ) -> dict[str, Stateful]:

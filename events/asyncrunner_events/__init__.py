@@ -11,6 +11,16 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .cursor import Cursor, Gap
+from .decisions import (
+    DECISIONS,
+    Decision,
+    EpochEndRequested,
+    LearningRateChanged,
+    SaveRequested,
+    StepSkipped,
+    StopRequested,
+)
 from .facts import (
     FACTS,
     CheckpointFailed,
@@ -24,7 +34,6 @@ from .facts import (
     RunFailed,
     RunInterrupted,
     RunResumed,
-    StopRequested,
     SubscriberFailed,
     SubscriberSlow,
     WeightsLoaded,
@@ -66,9 +75,12 @@ from .mount_points import (
     IterPoint,
 )
 from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, ModuleProbe
+from .reader import RunReader, open_run
+from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
+    "DECISIONS",
     "EVENTS",
     "FACTS",
     "GRADIENT_POINTS",
@@ -109,13 +121,18 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointSkipped",
     "CountedBy",
+    "Cursor",
+    "Decision",
+    "EpochEndRequested",
     "Event",
     "EventParseError",
     "EventsDropped",
     "Fact",
+    "Gap",
     "GradientPoint",
     "HostWaited",
     "IterPoint",
+    "LearningRateChanged",
     "Live",
     "LiveFieldAbsentError",
     "MetricsReady",
@@ -124,15 +141,20 @@ __all__ = [
     "ModuleMeasured",
     "ModuleProbe",
     "MountPoint",
+    "Position",
     "ResumeInexact",
     "RunFailed",
     "RunInterrupted",
+    "RunReader",
     "RunResumed",
+    "SaveRequested",
     "Stage",
+    "StepSkipped",
     "StopRequested",
     "SubscriberFailed",
     "SubscriberSlow",
     "UnknownEvent",
     "WeightsLoaded",
+    "open_run",
     "parse",
 ]

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .base import Event
+from .decisions import DECISIONS
 from .docs import field_docs, first_line, type_name
 from .examples import example
 from .facts import FACTS
@@ -34,6 +35,7 @@ _GROUPS: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("Gradient points", "Between `BeforeTrainIter` and `AfterTrainIter`.", GRADIENT_POINTS),
     ("Module probes", "On the modules that were chosen, and only then.", PROBES),
     ("Facts", "Reported once they have happened.", FACTS),
+    ("Decisions", "Facts too: who changed how the run goes on, and why.", DECISIONS),
 )
 _MARK = "<!-- What follows is generated: python -m asyncrunner_events.catalogue -->\n"
 

@@ -68,6 +68,10 @@ _VALUES: dict[str, dict[str, Any]] = {
         "subscriber_time_s": 0.000009,
     },
     "stop_requested": {"reason": "no better val/loss for 5 epochs", "by": "early_stopping"},
+    "epoch_end_requested": {"reason": "this shard is exhausted", "by": "curriculum"},
+    "step_skipped": {"reason": "the loss is nan", "by": "NaNGuard"},
+    "save_requested": {"reason": "SIGUSR2", "by": "watch_signals"},
+    "learning_rate_changed": {"reason": "loss spike", "by": "damp", "lr": 0.0005, "before": 0.001},
     "run_failed": {"error": _TOO_LARGE, "traceback": _TRACEBACK.format(error=_TOO_LARGE)},
     "run_interrupted": {"reason": "KeyboardInterrupt"},
     "checkpoint_saved": {

@@ -52,15 +52,6 @@ class HostWaited(Fact):
     """The line, from 1."""
 
 
-class StopRequested(Fact):
-    """Somebody asked the run to end after the current iteration."""
-
-    reason: str
-    """Why."""
-    by: str = ""
-    """Who asked: the subscriber, if it was one."""
-
-
 class RunFailed(Fact):
     """An error ends the run; the clean-up mount points follow, then the error is raised."""
 
@@ -209,7 +200,6 @@ class EventsDropped(Fact):
 FACTS: tuple[type[Fact], ...] = (
     MetricsReady,
     HostWaited,
-    StopRequested,
     RunFailed,
     RunInterrupted,
     CheckpointSaved,

@@ -19,12 +19,13 @@ from pydantic import ValidationError, model_serializer
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from .base import Event
+from .decisions import DECISIONS
 from .envelope import TYPE_PREFIX, type_of
 from .facts import FACTS
 from .mount_points import GRADIENT_POINTS, MOUNT_POINTS
 from .probes import PROBES
 
-EVENTS: tuple[type[Event], ...] = (*MOUNT_POINTS, *GRADIENT_POINTS, *PROBES, *FACTS)
+EVENTS: tuple[type[Event], ...] = (*MOUNT_POINTS, *GRADIENT_POINTS, *PROBES, *FACTS, *DECISIONS)
 """Every event that asyncrunner itself publishes."""
 
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(\S+)\.v([0-9]+)")
