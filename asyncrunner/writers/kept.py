@@ -11,26 +11,29 @@ from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-__all__ = ["Position"]
+from asyncrunner_events import Position as Place
+
+__all__ = ["START", "Kept"]
+
+START = Place(-1, -1)
+"""Before everything."""
 
 
-class Position(BaseModel):
+class Kept(BaseModel):
     """The content of `writers/<name>.json` in a run directory."""
 
     schema_version: int = 1
     """Raised when a reader of the old form could not read the new one."""
-    offset: int = 0
-    """Where in the journal to read on: at the first record of the last global iteration."""
+    after: Place = START
+    """Read on after this: before the first record of the last global iteration."""
     redo_from: int = 0
     """The global iteration of what stands there."""
-    attempt: int = -1
-    """The attempt of the last record that was taken."""
-    seq: int = -1
-    """Its `seq`."""
+    taken: Place = START
+    """The last record that was taken."""
     last: dict[str, int] = Field(default_factory=dict)
     """The last global iteration taken, by data set."""
-    began: int = 0
-    """Where in the journal the first of its records stands."""
+    began: Place = START
+    """What the writer has begins after this."""
     beginnings: int = 0
     """How many times the run began anew with a writer that cannot forget."""
 
