@@ -22,6 +22,8 @@ from asyncrunner_events import (
     parse,
 )
 
+from .kept import START
+
 __all__ = ["TAKEN", "JournalSource", "LiveSource", "Source"]
 
 TAKEN: tuple[type[Event], ...] = (
@@ -94,7 +96,7 @@ class JournalSource:
     def back_to(self, place: Position) -> None:
         """Go on after the event at this place."""
         self._cursor.close()
-        self._cursor = Cursor(self._folder, place)
+        self._cursor = Cursor(self._folder, None if place == START else place)
 
     def forget(self, place: Position) -> None:
         """Do nothing: the journal keeps everything."""

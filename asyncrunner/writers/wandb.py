@@ -38,6 +38,7 @@ class WandB(Writer):
     def prepare(self, run_dir: Path | None) -> None:
         """Import W&B."""
         self._wandb = library("wandb", extra="wandb")
+        self._setup = library("wandb.sdk.wandb_setup", extra="wandb")
 
     def open(self, run: Run) -> int | None:
         """Begin the run, or go on with it; return the last step that the server has."""
@@ -47,13 +48,17 @@ class WandB(Writer):
             save_code=False,
         )
         defaults = {"name": run.name, "dir": None if run.path is None else str(run.path)}
-        self._run = self._wandb.init(
-            id=_id(run.id),
-            resume="allow",
-            reinit="create_new",
-            config=dict(run.config),
-            **({"settings": settings} | defaults | self._options),
-        )
+        try:
+            self._run = self._wandb.init(
+                id=_id(run.id),
+                resume="allow",
+                reinit="create_new",
+                config=dict(run.config),
+                **({"settings": settings} | defaults | self._options),
+            )
+        except Exception:
+            self._free_id()
+            raise
         return self._run.starting_step - 1
 
     def write(self, records: Sequence[Record]) -> None:
@@ -68,6 +73,12 @@ class WandB(Writer):
         if self._run is not None:
             run, self._run = self._run, None
             run.finish(exit_code=0 if status in ("finished", "stopped") else 1)
+
+    def _free_id(self) -> None:
+        # W&B's service process holds on to the id of a run that could not begin, and would refuse
+        # it the next time. It is ended, unless it has other runs of this program.
+        if self._setup.singleton().most_recent_active_run is None:
+            self._wandb.teardown()
 
 
 def _id(run: str) -> str:

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def train(tmp_path: Path, kill_at: int) -> int:
     """Run the training in a process of its own, and return how that ended."""
     paths = (ROOT, ROOT / "events", ROOT / "tests", ROOT / "tests" / "writers")
-    env = os.environ | {
+    inherited = {name: it for name, it in os.environ.items() if name != "WANDB_SERVICE"}
+    env = inherited | {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "TRACKIO_DIR": str(tmp_path / "trackio"),
     }

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from toys import epochs
+from toys import epochs, seen
 from written import Point, points_of, results, stop_after, trained
 
+from asyncrunner.events import SubscriberFailed
 from asyncrunner.writers import WandB
 
 
@@ -128,6 +129,27 @@ def test_a_run_that_begins_anew_is_another_run(tmp_path: Path):
     first, *_, last = folders(tmp_path)
     assert last.run_id == f"{first.run_id}-1"
     assert [row["_step"] for row in last.rows] == [1, 2]
+
+
+def test_a_server_that_is_down_stops_nothing_and_the_next_start_has_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    wandb: Any = import_module("wandb")
+    monkeypatch.setattr("asyncrunner.writers.writing.LAST_TRIES_S", 0.1)
+    with monkeypatch.context() as online:
+        online.setenv("WANDB_MODE", "online")
+        online.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+        online.setenv("WANDB_API_KEY", "0" * 40)
+        impatient = wandb.Settings(init_timeout=0.5, silent=True)
+        runner = trained(tmp_path, WandB(settings=impatient))
+        failures = seen(runner, SubscriberFailed)
+        runner.run()
+    assert len(failures) <= 1
+    assert "writer 'wandb' is 9 results behind" in caplog.text
+    trained(tmp_path, "wandb").run()
+    expected = points_of(results(tmp_path / "events.jsonl"))
+    assert len(expected) == 9
+    assert points_in(folders(tmp_path)[-1]) == expected
 
 
 def test_a_name_too_long_for_it_is_cut_and_stays_unique(tmp_path: Path):
