@@ -136,6 +136,7 @@ def test_a_server_that_is_down_stops_nothing_and_the_next_start_has_everything(
 ):
     wandb: Any = import_module("wandb")
     monkeypatch.setattr("asyncrunner.writers.writing.LAST_TRIES_S", 0.1)
+    wandb.teardown()  # it reads the environment once
     with monkeypatch.context() as online:
         online.setenv("WANDB_MODE", "online")
         online.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
