@@ -19,6 +19,7 @@ from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .batches import Loader
+from .build import uncompiled
 from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
@@ -294,6 +295,11 @@ class RunState:
             ConfigurationError: If there is none of this name, or several to choose from.
         """
         return optimizer_name(given, self.optimizers, asked_by=asked_by)
+
+    @property
+    def uncompiled_model(self) -> nn.Module:
+        """The model as it was before it was compiled: its weights have the names that everybody knows."""
+        return uncompiled(self.model)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each optimizer's first group, if it is on the host."""
