@@ -55,7 +55,11 @@ def _subscribed_types(bus: Bus) -> Iterable[type[Event]]:
 def _columns(subscription: Subscription) -> tuple[str, str, str, str]:
     order = str(subscription.priority) if subscription.mode == "blocking" else "-"
     filters = [
-        f"every {subscription.every}" if subscription.every is not None else "",
+        *(
+            f"{name} {value}"
+            for name in ("every", "after", "before")
+            if (value := getattr(subscription, name)) is not None
+        ),
         "where" if subscription.where is not None else "",
         "once" if subscription.once else "",
     ]

@@ -1,4 +1,4 @@
-"""A dry run: a little of everything, so that what does not fit is found before the training."""
+"""Finding what does not fit before the training: a little validation, or a little of everything."""
 
 import tempfile
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from .checkpoint.saver import SaveRequest
 from .evaluation import TestLoop, ValLoop
 from .training.checkpoints import save
+from .training.randomness import DataRandomness
 from .training.state import Loop, RunState
 from .training.weights import load_weights
 
@@ -29,3 +30,18 @@ async def dry_run(
     test = test or next((loop.as_test() for loop in val.values()), None)
     if test is not None:
         state.metrics |= await test.run(state, "test")
+
+
+async def sanity_check(state: RunState, val: Mapping[str, ValLoop]) -> None:
+    """Validate on a few batches of each set before a training that begins, if that is set.
+
+    Random numbers are drawn in the training as if it had not been.
+    """
+    batches = state.settings.sanity
+    if batches is None or state.completed != (0, 0):
+        return
+    before = DataRandomness.now(*state.loaders())
+    for name, loop in val.items():
+        if not state.stopping:
+            await loop.run(state, name, try_out=batches)
+    before.put_back(*state.loaders())

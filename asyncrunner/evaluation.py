@@ -40,9 +40,9 @@ from .training.batches import (
     unless_stopping,
 )
 from .training.brackets import bracket
-from .training.metrics import Averages, Metric, check_metrics, numbers_of
+from .training.metrics import Computed, begin, metrics_of, numbers_of
 from .training.modes import in_modes
-from .training.schedule import Schedule
+from .training.schedule import Every, Schedule
 from .training.state import RunState
 from .training.steps import Step, StepFunction
 
@@ -70,8 +70,10 @@ class TestLoop:
     Args:
         loader: The batches, or a function that returns them.
         step: `step(model, batch)`, called in eval mode and without gradients.
-        metrics: Objects that see what the step returned, by name. Without them the step must
-            return scalars by name, and the metrics are their means over the samples.
+        metrics: Objects by name, with `update(outputs, batch)`, `compute()` and `reset()`, or of
+            torchmetrics, whose `update` gets what the step returned under the names it has there;
+            see `asyncrunner.training.by_name`. Scalars that the step returns by name are metrics
+            too: their means over the samples. Without `metrics` it must return nothing else.
     """
 
     __test__ = False  # pytest would take it for a class of tests
@@ -86,11 +88,11 @@ class TestLoop:
         loader: Loader | Callable[[], Loader],
         step: StepFunction,
         *,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Computed] | Computed | None = None,
     ) -> None:
         self.step = Step(step, self.stage)
-        check_metrics(metrics or {})
-        self.metrics: Mapping[str, Metric] = metrics or {"": Averages(self.step)}
+        self.metrics = metrics
+        self._metrics = metrics_of(metrics, self.step)
         self._loader = loader
 
     def open(self) -> Loader:
@@ -98,26 +100,39 @@ class TestLoop:
         self._loader = open_loader(self._loader, self.stage)
         return self._loader
 
-    async def run(self, state: RunState, dataset: str) -> dict[str, float]:
-        """Publish and return the metrics, named `dataset/metric`; none if a stop was requested."""
+    async def run(
+        self, state: RunState, dataset: str, *, try_out: int | None = None
+    ) -> dict[str, float]:
+        """Publish and return the metrics, named `dataset/metric`; none if a stop was requested.
+
+        Args:
+            state: The run.
+            dataset: The name of the data.
+            try_out: A number of batches that are enough to see that it works; then metrics are
+                computed, but neither kept nor published: they say nothing.
+        """
         publish, points, loader = state.bus.publish, self.points, self.open()
+        limits = [limit for limit in (try_out, state.limit(self.stage)) if limit is not None]
         async with bracket(state, self.stage, points.before, points.after, dataset=dataset):
             await publish(points.before_epoch, dataset=dataset)
             with _eval_mode(state.model):
-                is_complete = await self._evaluate(state, loader, dataset)
+                is_complete = await self._evaluate(
+                    state, loader, dataset, min(limits, default=None)
+                )
                 metrics = await self._computed(state, dataset) if is_complete else {}
-                if is_complete:
+                if is_complete and not try_out:
                     await publish(points.after_epoch, dataset=dataset, metrics=metrics)
-            if is_complete:
+            if is_complete and not try_out:
                 await publish(MetricsReady, dataset=dataset, metrics=metrics)
                 if self.stage == "val":
                     state.validation_done(dataset, metrics)
         return metrics
 
-    async def _evaluate(self, state: RunState, loader: Loader, dataset: str) -> bool:
-        """Show every batch to the model and the metrics; return whether none was left out."""
+    async def _evaluate(
+        self, state: RunState, loader: Loader, dataset: str, limit: int | None
+    ) -> bool:
+        """Show the batches to the model and the metrics; return whether none was left out."""
         publish, points, compute = state.bus.publish, self.points, state.compute
-        limit = state.limit(self.stage)
         num_batches = number_of_batches(loader, limit)
 
         @contextmanager
@@ -130,14 +145,13 @@ class TestLoop:
                 outputs = self.step.function(state.model, batch)
             if hasattr(outputs, "__await__"):
                 outputs = await compute.on_loop(in_modes, outputs, modes)
-            with modes():
-                for metric in self.metrics.values():
+            with torch.no_grad():  # but in full precision
+                for _, metric in self._metrics:
                     metric.update(outputs, batch)  # added up where the outputs are
             return outputs
 
         done = 0
-        for metric in self.metrics.values():
-            metric.reset()
+        begin(self._metrics, state.device)
         every = unless_stopping(batches(loader, self.stage, limit=limit), lambda: state.stopping)
         async with aclosing(every) as epoch:
             async for batch_idx, batch in epoch:
@@ -156,8 +170,8 @@ class TestLoop:
         """Return the metrics. The loop awaits the device here."""
         await state.pace.device_is_done()
         computed: dict[str, float] = {}
-        for name, metric in self.metrics.items():
-            computed |= numbers_of(f"{dataset}/{name}".rstrip("/"), metric.compute())
+        for name, metric in self._metrics:
+            computed |= numbers_of(dataset, name, metric.compute())
         return computed
 
 
@@ -180,9 +194,11 @@ class ValLoop(TestLoop):
     Args:
         loader: The batches, or a function that returns them.
         step: `step(model, batch)`, called in eval mode and without gradients.
-        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`); a dict changes
-            it on the way: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd.
-        begin: The first epoch (iteration) after which to validate; 0 is also before training.
+        every: Validate after every n-th epoch (iteration, in an `IterTrainLoop`), or as `"500it"`,
+            `"2ep"` or `"0.1run"` says in either; a list is the numbers themselves; a dict changes it on
+            the way: `{1: 5, 11: 2}` is every 5th, and from the 11th every 2nd.
+        begin: The first epoch (or iteration, if it is counted in these) after which to validate; 0
+            is also before training.
         at_start: Validate before training as well.
         last: Validate after the last one in every case.
         metrics: See `TestLoop`.
@@ -198,22 +214,22 @@ class ValLoop(TestLoop):
         loader: Loader | Callable[[], Loader],
         step: StepFunction,
         *,
-        every: int | Mapping[int, int] = 1,
+        every: Every = 1,
         begin: int = 1,
         at_start: bool = False,
         last: bool = True,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Computed] | Computed | None = None,
     ) -> None:
         super().__init__(loader, step, metrics=metrics)
-        self._schedule = Schedule(every, begin, last)
+        self.schedule = Schedule(every, begin, last)
         self._at_start = at_start or begin == 0
 
     def as_test(self) -> TestLoop:
         """Return a test loop over the same data."""
         return TestLoop(self._loader, self.step.function, metrics=self.metrics)
 
-    def is_due(self, completed: int, *, is_last: bool) -> bool:
-        """Whether to validate when so many epochs (iterations) are completed."""
+    def is_due(self, completed: int, *, total: int | None, is_last: bool) -> bool:
+        """Whether to validate when so many epochs (iterations) are completed, of so many."""
         if completed == 0:
             return self._at_start
-        return self._schedule.is_due(completed, is_last=is_last)
+        return self.schedule.is_due(completed, total=total, is_last=is_last)

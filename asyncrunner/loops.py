@@ -16,6 +16,7 @@ What each line publishes::
             AfterOptimizerStep
             AfterTrainIter
             iter += 1
+            validation, if it is due by iterations
         AfterTrainEpoch
         epoch += 1
         validation, if it is due
@@ -30,7 +31,7 @@ Validation is in `evaluation.py`.
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from torch import Tensor
 
@@ -61,7 +62,7 @@ from .training.brackets import bracket
 from .training.modes import in_modes
 from .training.optimize import Gradients, parameters_of, step_taken
 from .training.randomness import unchanged
-from .training.schedule import positive_int
+from .training.schedule import Unit, positive_int
 from .training.state import RunState
 from .training.steps import Step, StepFunction, loss_of, scalars_in
 from .training.tree import detached
@@ -84,6 +85,9 @@ class TrainLoop:
             return is reported as `<optimizer>/<name>`.
         gradients: How gradients are accumulated and clipped.
     """
+
+    counted_in: ClassVar[Unit]
+    """What its length is counted in, and validation if that does not say."""
 
     def __init__(
         self,
@@ -200,11 +204,16 @@ class TrainLoop:
             await state.compute(self._step(state, at))
         state.scaler.update()
         state.accumulated = 0
+        state.validated = {}  # what was validated were other weights
 
-    async def _validate(self, state: RunState, completed: int, *, is_last: bool = False) -> None:
+    async def _validate(self, state: RunState, *, within_epoch: bool = False) -> None:
         """Validate on each set on which that is due and not done yet."""
         for name, loop in state.val.items():
-            is_due = loop.is_due(completed, is_last=is_last)
+            unit = loop.schedule.unit(self.counted_in, state.max_iters)
+            if unit == "ep" and within_epoch:
+                continue
+            completed, total = state.length_done(unit)
+            is_due = loop.is_due(completed, total=total, is_last=state.is_at_end)
             if is_due and state.validated.get(name) != completed and not state.stopping:
                 state.begin_validation(completed)
                 await loop.run(state, name)
@@ -212,10 +221,13 @@ class TrainLoop:
 
 
 class EpochTrainLoop(TrainLoop):
-    """Trains for `max_epochs` passes over the loader; validation is counted in epochs.
+    """Trains for `max_epochs` passes over the loader.
 
-    The arguments are those of `TrainLoop`, and of `Gradients`.
+    Validation is counted in epochs, or if it says so in iterations, and then comes right after
+    one, before `AfterTrainEpoch`. The arguments are those of `TrainLoop`, and of `Gradients`.
     """
+
+    counted_in = "ep"
 
     def __init__(
         self,
@@ -239,8 +251,7 @@ class EpochTrainLoop(TrainLoop):
         state.begin_training(loader, max_epochs=max_epochs, max_iters=max_iters)
         async with bracket(state, "train", BeforeTrain, AfterTrain):
             state.put_generators_back()
-            if not state.position.is_inside:
-                await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
+            await self._validate(state, within_epoch=state.position.is_inside)
             while state.epoch < max_epochs and not state.stopping:
                 with unchanged(state.position.is_inside):  # what is drawn here was drawn before
                     await publish(BeforeTrainEpoch)
@@ -257,7 +268,7 @@ class EpochTrainLoop(TrainLoop):
                 await state.safe_point.reach()
                 if is_complete:
                     state.epoch += 1
-                    await self._validate(state, state.epoch, is_last=state.epoch == max_epochs)
+                    await self._validate(state)
 
     async def _train_epoch(self, state: RunState, loader: Loader, num_batches: int | None) -> bool:
         """Train on the batches of an epoch that are not done yet; return whether all are now."""
@@ -265,6 +276,7 @@ class EpochTrainLoop(TrainLoop):
         async with aclosing(_rest_of_pass(state, loader, state.epoch)) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
+                await self._validate(state, within_epoch=True)
                 if state.is_epoch_ending:
                     return True
                 if state.stopping:
@@ -280,6 +292,8 @@ class IterTrainLoop(TrainLoop):
     iterations. At the loader's end it begins anew, with the samplers told (`set_epoch`).
     The arguments are those of `TrainLoop`, and of `Gradients`.
     """
+
+    counted_in = "it"
 
     def __init__(
         self,
@@ -301,7 +315,7 @@ class IterTrainLoop(TrainLoop):
         state.begin_training(loader, max_epochs=None, max_iters=max_iters)
         async with bracket(state, "train", BeforeTrain, AfterTrain):
             state.put_generators_back()
-            await self._validate(state, state.iter, is_last=state.iter == max_iters)
+            await self._validate(state)
             is_done = state.iter >= max_iters and state.ended_at == state.iter
             if not is_done and not state.stopping:
                 with unchanged(state.position.is_inside):
@@ -325,9 +339,8 @@ class IterTrainLoop(TrainLoop):
         async with aclosing(_rest_of_pass(state, loader, state.position.number)) as rest:
             async for _, batch in rest:
                 await self._train_iter(state, state.iter, max_iters, batch, began)
-                is_last = state.iter == max_iters
-                await self._validate(state, state.iter, is_last=is_last)
-                if is_last or state.stopping:
+                await self._validate(state)
+                if state.iter == max_iters or state.stopping:
                     return False
                 began = time.perf_counter()
         return not state.stopping

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from asyncrunner_events import MetricsReady
+
 from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
 from .device import pick_device
-from .dry_run import dry_run
+from .dry_run import dry_run, sanity_check
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
-from .outputs import JournalKind
+from .history import History
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
 from .running import Running, run_dir_of
-from .settings import ComputeMode, Progress, Settings
+from .settings import ComputeMode, JournalKind, Progress, Settings
 from .stopping import GRACE_S, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer
 from .training import checkpoints
@@ -39,6 +41,7 @@ from .training.state import Loop, Precision, RunState
 from .training.stateful import States
 from .training.tree import snapshot
 from .training.weights import Revision, load_weights
+from .writers.names import Log, find_writers
 
 if TYPE_CHECKING:
     from asyncrunner_events import Event
@@ -73,6 +76,8 @@ class Runner:
             anew; or a checkpoint, or a run directory, to go on from.
         subscribers: Subscribers to `add`, such as `EarlyStopping("val/loss")`.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
+        log: What the run's numbers are copied to: names, `"tensorboard,csv"`, or writers; see
+            `asyncrunner.writers`.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
 
@@ -97,6 +102,7 @@ class Runner:
         resume: str | Path = "auto",
         subscribers: Iterable[Attachable] = (),
         journal: JournalKind = "epochs",
+        log: Log = (),
         progress: Progress = "auto",
     ) -> None:
         one_of(Precision, precision=precision)
@@ -120,6 +126,7 @@ class Runner:
         self.checkpoint = checkpoint
         self.resume = resume
         self.journal: JournalKind = journal
+        self.log = find_writers(log)
         self.progress: Progress = progress
         self.bus = Bus(snapshot=snapshot)
         self.subscribe = self.bus.subscribe
@@ -134,6 +141,7 @@ class Runner:
             control.skip_step,
         )
         self.save_now, self.set_lr = control.save_now, control.set_lr
+        self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None
         self._fired: set[type[Event]] | None = None
@@ -150,6 +158,15 @@ class Runner:
         if self._state is None:
             raise ConfigurationError("the state is built when a run starts: read it in BeforeRun")
         return self._state
+
+    @property
+    def history(self) -> History:
+        """Every number of the run by its name, from when this is first used on."""
+        if self._history is None:
+            self._history = History()
+            self.add_stateful("history", self._history)
+            self.subscribe(MetricsReady, self._history.append, name="history")
+        return self._history
 
     def add(self, subscriber: Attachable) -> Attachment:
         """Attach a subscriber that listens to several event types, such as `EarlyStopping`.
@@ -266,6 +283,7 @@ class Runner:
             is_resumed = await running.resume(state, choice)
             if load is not None and not is_resumed:
                 await load_weights(state, Path(load), strict=strict, revise=revise)
+            await sanity_check(state, self.val_loops)
             await self.train_loop.run(state)
             return dict(state.metrics)
 
@@ -329,6 +347,7 @@ class Runner:
             check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
             state.optimizers = optimizers
         state.val, state.states = self.val_loops, self._states
+        state.run_dir = run_dir_of(self, settings)
         state.begin(settings, training=training)
         return state
 

@@ -107,10 +107,10 @@ async def test_the_first_reason_to_stop_is_kept_and_published_once():
 
 async def test_stop_without_a_run_is_refused():
     runner = fit(epochs(1))
-    with pytest.raises(ConfigurationError, match="no run to stop"):
+    with pytest.raises(ConfigurationError, match="no run is going on"):
         runner.stop("enough")
     await runner.train()
-    with pytest.raises(ConfigurationError, match="no run to stop"):
+    with pytest.raises(ConfigurationError, match="no run is going on"):
         runner.stop("enough")
 
 

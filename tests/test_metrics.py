@@ -8,7 +8,7 @@ import torch
 from toys import val_step
 
 from asyncrunner.errors import StepError
-from asyncrunner.training.metrics import Averages, Metric, check_metrics, numbers_of
+from asyncrunner.training.metrics import Averages, Metric, metrics_of, numbers_of
 from asyncrunner.training.steps import Step
 
 BATCH = torch.ones(4, 3)
@@ -20,7 +20,8 @@ def averages() -> Averages:
 
 def test_averages_are_a_metric_like_the_users_own():
     assert isinstance(averages(), Metric)
-    check_metrics({"mean": averages()})
+    mean = averages()
+    assert metrics_of({"mean": mean}, Step(val_step, "val"))[1].metric is mean
 
 
 def test_a_mean_is_weighted_by_the_size_of_the_batch():
@@ -71,10 +72,26 @@ def test_reset_forgets_everything():
     [2, 2.0, torch.tensor(2), torch.tensor([[2.0]], requires_grad=True), np.float32(2)],
 )
 def test_numbers_of_python_numpy_and_torch_are_numbers(value: Any):
-    assert numbers_of("x", value) == {"x": 2.0}
+    assert numbers_of("val", "x", value) == {"val/x": 2.0}
 
 
 @pytest.mark.parametrize("value", ["2", b"3", None, [2], torch.ones(2), 2j, torch.tensor(2j)])
 def test_anything_else_is_not(value: Any):
     with pytest.raises(StepError, match=r"^metric 'x/y' is .*; expected a number$"):
-        numbers_of("x", {"y": value})
+        numbers_of("x", "", {"y": value})
+
+
+def test_beside_other_metrics_only_what_is_a_scalar_in_every_batch_is_averaged():
+    mean = Averages(Step(val_step, "val"), beside={"target"})
+    three = {"loss": torch.tensor(1.0), "preds": torch.ones(3), "target": torch.ones(3)}
+    one = {"loss": torch.tensor(5.0), "preds": torch.tensor(1.0), "target": torch.tensor(1.0)}
+    mean.update(three, torch.ones(3))
+    mean.update(one, torch.ones(1))
+    assert mean.compute() == {"loss": 2.0}
+
+
+def test_beside_other_metrics_a_step_may_return_anything():
+    mean = Averages(Step(val_step, "val"), beside=())
+    for outputs in (torch.ones(3), None, [1.0], {"preds": torch.ones(1)}, {"words": "a b"}):
+        mean.update(outputs, BATCH)
+    assert mean.compute() == {}

@@ -33,8 +33,13 @@ PRIORITIES = {
 class StreamOptions(TypedDict, total=False):
     """Which events a subscription gets, and what waits; every option may be left out."""
 
-    every: int | str | None
-    """Only every n-th: see `Every`."""
+    every: int | str | Sequence[int] | None
+    """Only every n-th, `50`, `"500it"`, `"2ep"`, `"30s"`, `"0.1run"`: see `Every`; or those that a list of
+    numbers, counted from 1, names."""
+    after: int | str | None
+    """Only after so much of the run, in the same grammar: see `Between`."""
+    before: int | str | None
+    """Only before so much of it."""
     where: Callable[[Any], bool] | None
     """Only events for which this is true; it must be quick, and must not wait."""
     ranks: Sequence[int] | None

@@ -28,12 +28,16 @@ class Route:
     """Those who get every n-th, if everybody does."""
 
     def is_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int],
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due for anybody."""
         for subscription in self.periodic:
-            interval = subscription.interval
-            if interval is None or interval.can_be_due(event_type, progress, fields):
+            due = subscription.due
+            if due is None or due.can_be_due(event_type, progress, fields, now_ns):
                 return True
         return False
 
@@ -55,7 +59,7 @@ class Routes(dict[type[Event], Route]):
         matching = [s for s in self.subscriptions if s.matches(event_type)]
         blocking = [s for s in matching if self.subscriptions[s] is None]
         outlets = [self.subscriptions[s] for s in matching]
-        is_wanted = any(s.interval is None for s in matching)
+        is_wanted = any(s.due is None for s in matching)
         route = self[event_type] = Route(
             kind=event_type.kind,
             build=event_type.__pydantic_validator__.validate_python,

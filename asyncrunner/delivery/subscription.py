@@ -6,9 +6,11 @@ from asyncrunner_events import Event
 
 from ..errors import SubscriptionError
 from .accounting import Stats
+from .between import Between
 from .contract import Mode, OnError, Options, StreamOptions, check_options, parse_priority
-from .every import Every
+from .every import Due, every_of
 from .inbox import Inbox
+from .interval import Interval
 from .subscriber import Subscriber, check_subscriber, is_async, name_of, where_defined
 from .timeouts import timed
 
@@ -60,13 +62,15 @@ class Subscription:
             check_subscriber(subscriber, event_types, in_batches=batch is not None)
             self.priority = parse_priority(options.get("priority", 50))
             """Its place among blocking subscribers, from 0 to 100."""
-            self.every = options.get("every")
-            self.interval = None if self.every is None else Every.parse(self.every)
-            """`every`, parsed."""
+            self.due = _due(options)
+            """Which events are due, by `every`, `after` and `before`; None if all are."""
         except SubscriptionError as error:
             raise SubscriptionError(
                 f"subscriber {self.name!r} ({where_defined(subscriber)}): {error}"
             ) from None
+        self.every, self.after, self.before = (
+            options.get(name) for name in ("every", "after", "before")
+        )
         self.mode: Mode = options.get("mode", "blocking")
         self.on_error: OnError = options.get("on_error") or (
             "raise" if self.mode == "blocking" else "log"
@@ -86,7 +90,7 @@ class Subscription:
         """The subscriber, with its timeout if it has one."""
         self.inbox = Inbox(options.get("queue", 1024), options.get("overflow", "drop_oldest"))
         """What waits for a background subscriber."""
-        self.is_filtered = self.every is not None or self.where is not None or self.once
+        self.is_filtered = self.due is not None or self.where is not None or self.once
         """Whether an event has to pass `lets_through`; always so once it is cancelled."""
         self.stats = Stats()
         """Calls, errors, drops and durations."""
@@ -122,7 +126,7 @@ class Subscription:
         """Whether the filters let this event through; to be asked once for each event."""
         if not self.active:
             return False
-        if self.interval is not None and not self.interval.due(event):
+        if self.due is not None and not self.due.due(event):
             return False
         if self.where is not None and not self.where(event):
             return False
@@ -131,6 +135,18 @@ class Subscription:
         elif self.once:
             self.where = _never  # the event must not be dropped: it is cancelled after the call
         return True
+
+
+def _due(options: Options) -> Due | None:
+    every, after, before = (options.get(name) for name in ("every", "after", "before"))
+    due = None if every is None else every_of(every)
+    if after is None and before is None:
+        return due
+    return Between(
+        None if after is None else Interval.parse(after, "after"),
+        None if before is None else Interval.parse(before, "before"),
+        due,
+    )
 
 
 def _never(event: Event) -> bool:

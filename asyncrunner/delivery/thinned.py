@@ -7,12 +7,13 @@ training line. The interval here also tells the loop which scalars nobody will l
 they are not copied from the device at all; a `where=` could not.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from asyncrunner_events import Event
 
-from .every import Every
+from .every import Due
 from .subscription import Options, Subscription
 
 if TYPE_CHECKING:
@@ -21,22 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["Thinned", "subscribe_thinned"]
 
 
-class Thinned(Every):
-    """Each event that is not droppable, and of those of every iteration each n-th."""
+class Thinned:
+    """Each event that is not droppable, and of those of every iteration those that are due."""
+
+    def __init__(self, due: Due) -> None:
+        self._due = due
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due."""
-        if not event_type.droppable:
-            return True
-        return super().can_be_due(event_type, progress, fields)
+        return not event_type.droppable or self._due.can_be_due(
+            event_type, progress, fields, now_ns
+        )
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""
-        if not event.droppable:
-            return True
-        return super().due(event)
+        return not event.droppable or self._due.due(event)
 
 
 def subscribe_thinned(
@@ -51,6 +57,6 @@ def subscribe_thinned(
         SubscriptionError: If an option is wrong.
     """
     subscription = bus.subscribe(event_types, subscriber, **options)
-    if subscription.interval is not None:
-        subscription.interval = Thinned(subscription.interval.n, subscription.interval.unit)
+    if subscription.due is not None:
+        subscription.due = Thinned(subscription.due)
     return subscription

@@ -17,7 +17,7 @@ from ..checkpoint.export import check_safetensors
 from ..checkpoint.manifest import Manifest, Rule
 from ..checkpoint.retention import LATEST, clean_up, rule_of
 from ..checkpoint.saver import OnError
-from ..delivery.every import Every
+from ..delivery.interval import Interval
 from ..errors import ConfigurationError
 from .saving import Ask, Saving
 
@@ -33,9 +33,9 @@ class Checkpointer:
 
     Args:
         every: When: `20` or `"20it"` is every 20 iterations, `"2ep"` every second epoch, `"300s"`
-            every five minutes; or several of them.
+            every five minutes, `"0.1run"` ten times in the run; or several of them.
         begin: Not before so many epochs or iterations are completed, and counted from there on; what
-            is saved by time is not affected.
+            is saved by time or by parts of the run is not affected.
         last: Save at the end too, also when the run is stopped.
         max_keep: How many regular ones stay, the newest; None for all.
         best: The metric whose best value is saved, such as `"val/accuracy"`; several; a dict that
@@ -141,9 +141,9 @@ class Checkpointer:
         return self.filename.format_map(_fields(about))
 
 
-def _interval(given: int | str) -> Every:
-    every = Every.parse(given)
-    return Every(every.n, every.unit or "it")
+def _interval(given: int | str) -> Interval:
+    interval = Interval.parse(given)
+    return Interval(interval.n, interval.unit or "it")
 
 
 def _at_least(least: int, **given: object) -> int:

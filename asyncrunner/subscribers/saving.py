@@ -51,13 +51,16 @@ class Saving:
         self._warned: set[str] = set()
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
-    def subscribers(self) -> Iterator[tuple[Any, Callable[[Any], None], int | None]]:
+    def subscribers(self) -> Iterator[tuple[Any, Callable[[Any], None], int | str | None]]:
         """Yield what it subscribes to: the event, the method, and `every=`."""
         yield BeforeTrain, self._training_begins, None
         yield RunFailed | RunInterrupted, self._fails, None
         iterations = self._counts("it")
         if iterations:  # no event is built for the iterations between
             yield AfterTrainIter, self._iteration_ends, math.gcd(*iterations, self._options.begin)
+        for one in self._options.intervals:
+            if one.unit == "run":
+                yield AfterTrainIter, self._part_ends, str(one)
         if self._counts("ep"):
             yield AfterTrainEpoch, self._epoch_ends, None
         if self._rules or self._options.is_auto:
@@ -111,7 +114,7 @@ class Saving:
         self._best = _best_of(own)
         for interval in self._options.intervals:
             if interval.unit == "s":
-                self._start_timer(interval.n)
+                self._start_timer(float(interval.n))
 
     def _was_not_written(self, event: CheckpointFailed) -> None:
         if Path(event.path).parent == self._folder:  # the next best is better than none
@@ -138,6 +141,9 @@ class Saving:
         is_due = any((completed - begin) % n == 0 for n in self._counts(unit))
         if is_due and completed >= begin:
             self._ask(self._regular)
+
+    def _part_ends(self, event: AfterTrainIter) -> None:
+        self._ask(self._regular)
 
     def _start_timer(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

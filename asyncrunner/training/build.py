@@ -91,6 +91,12 @@ def check_parts(
             raise ConfigurationError(
                 f"val must be a ValLoop or a dict of them, {name!r} is {loop!r}"
             )
+        schedule: Any = getattr(loop, "schedule", None)
+        if schedule.counts_epochs and getattr(train, "counted_in", None) == "it":
+            raise ConfigurationError(
+                f"every={schedule.every!r} of the validation set {name!r} counts epochs, and all of "
+                'an IterTrainLoop is one: give it iterations, such as "500it"'
+            )
     if test is not None and getattr(test, "stage", None) != "test":
         raise ConfigurationError(f"test must be a TestLoop, got {test!r}")
 

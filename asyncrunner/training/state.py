@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
 from .safe_point import SafePoint
+from .schedule import Unit
 from .stateful import Stateful, States
 from .tree import snapshot
 
@@ -59,6 +61,8 @@ class RunState:
     """What forward computes in."""
     settings: Settings = field(default_factory=Settings)
     """What was chosen from outside the script."""
+    run_dir: Path | None = None
+    """The run's directory, which is there from `BeforeRun` on, if the run has one."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     """The metrics of the last validation on each data set."""
     validated: dict[str, int] = field(default_factory=dict[str, int])
@@ -142,6 +146,19 @@ class RunState:
     def max_iters(self) -> int | None:
         """Training iterations of the whole run, if that is known."""
         return self.bus.progress["max_iters"]
+
+    def length_done(self, unit: Unit) -> tuple[int, int | None]:
+        """Return how many epochs, or iterations, are completed, and of how many if that is known."""
+        progress = self.bus.progress
+        if unit == "it":
+            return self.iter, progress["max_iters"]
+        return self.epoch, progress["max_epochs"]
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the training has come to its full length."""
+        progress = self.bus.progress
+        return self.iter == progress["max_iters"] or self.epoch == progress["max_epochs"]
 
     def begin(self, settings: Settings, *, training: bool) -> None:
         """Begin a run: forget what ended the one before, and go on where it was."""

@@ -26,6 +26,14 @@ from asyncrunner.events import (
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 
 Where = Callable[[Any], bool]
+WITHIN: dict[str, tuple[type[Event], Where]] = {
+    "before a validation within an epoch": (AfterTrainIter, lambda e: e.iter == 7),
+    "at the beginning of a validation within an epoch": (BeforeVal, lambda e: e.iter == 8),
+    "after a validation within an epoch": (AfterVal, lambda e: e.iter == 8),
+    "before a validation at the end of an epoch": (AfterTrainIter, lambda e: e.iter == 11),
+    "between two validations at the end of an epoch": (AfterTrainEpoch, lambda e: e.iter == 12),
+    "before the last validation": (AfterTrainIter, lambda e: e.iter == 17),
+}
 POINTS: dict[str, tuple[type[Event], Where]] = {
     "before training": (BeforeTrain, lambda e: True),
     "the first iteration": (AfterTrainIter, lambda e: e.iter == 0),
@@ -38,6 +46,7 @@ POINTS: dict[str, tuple[type[Event], Where]] = {
     "before a validation begins": (BeforeVal, lambda e: e.iter == 12 and e.dataset == "plain"),
     "the last iteration": (AfterTrainIter, lambda e: e.iter == 17),
     "the end": (AfterTrain, lambda e: True),
+    **WITHIN,
 }
 STOPS: dict[str, tuple[type[Event], Where]] = {
     "in an iteration": (BeforeTrainIter, lambda e: e.iter == 7),
@@ -45,6 +54,13 @@ STOPS: dict[str, tuple[type[Event], Where]] = {
     "in the first validation": (BeforeValIter, lambda e: e.iter == 12 and e.dataset == "noisy"),
     "in the second validation": (BeforeValIter, lambda e: e.iter == 12 and e.dataset == "plain"),
     "between training and validation": (AfterTrainEpoch, lambda e: e.iter == 12),
+}
+STOPS_WITHIN: dict[str, tuple[type[Event], Where]] = {
+    "before a validation": (AfterTrainIter, lambda e: e.iter == 7),
+    "in a validation": (BeforeValIter, lambda e: e.iter == 8),
+    "before a validation at the end of an epoch": (AfterTrainIter, lambda e: e.iter == 11),
+    "in a validation at the end of an epoch": (BeforeValIter, lambda e: e.iter == 12),
+    "in the last validation": (BeforeValIter, lambda e: e.iter == 18),
 }
 
 
@@ -88,15 +104,26 @@ async def check_exact(loop: str, loader: str, point: str, folder: Path) -> None:
     same(folder / "final", last)
 
 
+def does_not_apply(loop: str, point: str) -> bool:
+    if loop == "iterations":  # it has one epoch
+        return POINTS[point][0] is AfterTrainEpoch or point in WITHIN
+    return (loop == "within epochs") != (point in WITHIN)
+
+
 CELLS = [
-    *(("epochs", "shuffled", point) for point in POINTS),
     *(
-        ("iterations", "shuffled", point)
+        (loop, "shuffled", point)
+        for loop in ("epochs", "within epochs", "iterations")
         for point in POINTS
-        if POINTS[point][0] is not AfterTrainEpoch
+        if not does_not_apply(loop, point)
     ),
     *(("epochs", loader, "within an epoch") for loader in LOADERS if loader != "shuffled"),
     *(("iterations", loader, "within an epoch") for loader in LOADERS if loader != "shuffled"),
+    *(
+        ("within epochs", loader, "at the beginning of a validation within an epoch")
+        for loader in LOADERS
+        if loader != "shuffled"
+    ),
 ]
 
 
@@ -108,14 +135,14 @@ async def test_a_resumed_run_ends_with_the_bits_and_the_events_of_one_that_never
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("loop", ["epochs", "iterations"])
+@pytest.mark.parametrize("loop", ["epochs", "within epochs", "iterations"])
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("point", POINTS)
 async def test_every_cell_of_the_matrix_is_exact(
     loop: str, loader: str, point: str, tmp_path: Path
 ):
-    if loop == "iterations" and POINTS[point][0] is AfterTrainEpoch:
-        pytest.skip("an iteration loop has one epoch")
+    if does_not_apply(loop, point):
+        pytest.skip("this loop has no such point")
     await check_exact(loop, loader, point, tmp_path)
 
 
@@ -124,7 +151,7 @@ async def stopped_and_resumed(loop: str, loader: str, other: str, stop: str, fol
     alone = training(loop, loader)
     final(alone.runner, folder)
     await alone.runner.train()
-    event_type, where = STOPS[stop]
+    event_type, where = (STOPS_WITHIN if loop == "within epochs" else STOPS)[stop]
     first = training(loop, loader, run_dir=folder / "run")
     first.runner.subscribe(
         event_type, lambda e: first.runner.stop("enough") if where(e) else None, name="stop"
@@ -153,6 +180,13 @@ async def test_a_run_that_was_stopped_continues_from_its_directory_as_if_it_had_
     if loop == "iterations" and STOPS[stop][0] is AfterTrainEpoch:
         pytest.skip("an iteration loop has one epoch")
     await stopped_and_resumed(loop, "shuffled", "shuffled", stop, tmp_path)
+
+
+@pytest.mark.parametrize("stop", STOPS_WITHIN)
+async def test_a_run_that_was_stopped_at_a_validation_within_an_epoch_continues_with_the_same_bits(
+    stop: str, tmp_path: Path
+):
+    await stopped_and_resumed("within epochs", "shuffled", "shuffled", stop, tmp_path)
 
 
 @pytest.mark.parametrize(

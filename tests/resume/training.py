@@ -165,11 +165,13 @@ def training(loop: str, loader: str, **options: Any) -> Training:
         "noisy": ValLoop(DataLoader(Noisy(), 6, shuffle=True), val_step),
         "plain": ValLoop(DataLoader(plain(), 6, shuffle=True, generator=generator()), val_step),
     }
+    if loop == "within epochs":
+        val["noisy"] = ValLoop(DataLoader(Noisy(), 6, shuffle=True), val_step, every="4it")
     loops: Any = EpochTrainLoop(train, train_step, max_epochs=EPOCHS, **shared)
     if loop == "iterations":
         loops = IterTrainLoop(train, train_step, max_iters=EPOCHS * BATCHES, **shared)
         for one in val.values():
-            one._schedule = type(one._schedule)(every=4)  # pyright: ignore[reportPrivateUsage]
+            one.schedule = type(one.schedule)(every=4)
     runner = Runner(
         network,
         optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.01),

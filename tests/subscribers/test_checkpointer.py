@@ -26,6 +26,7 @@ from asyncrunner.events import (
     [
         ({"every": "1ep"}, {"epoch_1", "epoch_2", "epoch_3"}),
         ({"every": "2ep"}, {"epoch_2", "epoch_3"}),
+        ({"every": "0.5run", "last": False}, {"iter_3", "iter_6"}),
         ({"every": "2ep", "last": False}, {"epoch_2"}),
         ({"every": 2, "last": False}, {"iter_2", "iter_4", "iter_6"}),
         ({"every": "3it"}, {"iter_3", "iter_6", "epoch_3"}),
