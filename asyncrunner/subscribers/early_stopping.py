@@ -14,7 +14,7 @@ from asyncrunner_events import AfterTrain, AfterValEpoch, BeforeTrain
 from ..checkpoint.manifest import Rule
 from ..checkpoint.retention import rule_of
 from ..errors import ConfigurationError
-from .monitor import Monitor
+from .watched_metric import WatchedMetric
 
 if TYPE_CHECKING:
     from ..training.attachment import Attachment
@@ -72,7 +72,7 @@ class EarlyStopping:
         self.waited = 0
         """Validations since then."""
         self._last: float | None = None
-        self._monitor = Monitor(monitor, who=name, strict=strict)
+        self._metric = WatchedMetric(monitor, who=name, strict=strict)
         self._is_training = False
 
     def attach(self, run: "Attachment") -> None:
@@ -92,14 +92,14 @@ class EarlyStopping:
 
     def _training_begins(self, event: BeforeTrain) -> None:
         self._is_training = True
-        self._monitor.look_for(self._run.state.val)
+        self._metric.look_for(self._run.state.val)
         self._stop_if_it_is_time()
 
     def _training_ends(self, event: AfterTrain) -> None:
         self._is_training = False
 
     def _validated(self, event: AfterValEpoch) -> None:
-        if not self._is_training or (value := self._monitor.value(event)) is None:
+        if not self._is_training or (value := self._metric.value(event)) is None:
             return
         self._last = value
         if self._is_better(value):
