@@ -178,7 +178,12 @@ class Running:
 
     def _save(self, request: Callable[[Manifest], SaveRequest]) -> None:
         state = self._runner.state
-        state.safe_point.ask(lambda: checkpoints.save(state, request))
+
+        async def save() -> None:
+            if not state.is_spoiled:  # it may have become so since it was asked for
+                await checkpoints.save(state, request)
+
+        state.safe_point.ask(save)
 
     def _buffers_made(self) -> AbstractContextManager[object]:
         def prepare(_: AfterTrainIter) -> None:
