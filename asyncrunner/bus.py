@@ -33,6 +33,7 @@ from asyncrunner_events import Event, Fact
 
 from .delivery.background import Background
 from .delivery.causation import INSIDE, Circles, Link
+from .delivery.clock import Clock
 from .delivery.deferred import Deferred
 from .delivery.drain import DrainReport
 from .delivery.failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
@@ -59,6 +60,7 @@ class Bus(Subscribing):
         snapshot: Makes the detached copy of live fields that `keep=` asks for.
         drain_s: Seconds that background subscribers get at the end to finish.
         slow_after_s: A call that takes longer is reported as `SubscriberSlow`.
+        clock: Tells the time that events, `every="30s"` and the durations of calls go by.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class Bus(Subscribing):
         snapshot: Callable[[Any], Any] = lambda value: value,
         drain_s: float = 30.0,
         slow_after_s: float = 1.0,
+        clock: Clock = time,
     ) -> None:
         counters = {"epoch": 0, "iter": 0} if progress is None else progress
-        super().__init__(rank, counters, slow_after_s)
+        super().__init__(rank, counters, slow_after_s, clock)
         self.drain_s = drain_s
         self.drained: DrainReport | None = None
         """How the last drain ended."""
@@ -87,7 +90,7 @@ class Bus(Subscribing):
         self.blocking_ns = 0
         """Nanoseconds that blocking subscribers have taken so far, all together."""
         self.snapshot = snapshot
-        stamps = Stamps(run, attempt, rank, counters)
+        stamps = self._stamps = Stamps(run, attempt, rank, counters, clock)
         self._id, self._stamp, self.identify = stamps.bus, stamps.stamp, stamps.identify
         self._deferred = Deferred()
         self._turns = Turns(self._deferred, is_open=False)
@@ -121,7 +124,7 @@ class Bus(Subscribing):
         if isinstance(event, type):
             route = self._routes[event]
             if not route.is_wanted and not (
-                route.periodic and route.is_due(event, self.progress, fields)
+                route.periodic and route.is_due(event, self.progress, fields, self.now_ns)
             ):
                 if self._fatal.error is not None:
                     self._stop_run()
@@ -178,7 +181,7 @@ class Bus(Subscribing):
                         await result
                 except BaseException as error:
                     fatal = graver(fatal, follow_policy(error, subscription, event, self.report))
-                now = time.monotonic_ns()
+                now = self.now_ns()
                 subscription.stats.add(now - before)
                 if now - before > subscription.slow_ns:
                     report_slow(subscription, now - before, self.report)
@@ -221,6 +224,11 @@ class Bus(Subscribing):
             finally:
                 turns.pass_on()
                 self.ended.set()
+
+    def go_by(self, clock: Clock) -> None:
+        """Take the time from this clock."""
+        self.now_ns = clock.monotonic_ns
+        self._stamps.go_by(clock)
 
     # What stops the run, and other reports
 
@@ -268,10 +276,10 @@ class Bus(Subscribing):
             self._deferred.close()
             self._routes.close_streams()
             self.drained = report = self._report(time.monotonic() - began)
+            if report.undelivered:
+                logger.error("not done when the bus was closed: %s", report.undelivered)
             with anyio.CancelScope(shield=True):
                 await self._tasks.end()
-        if report.undelivered:
-            logger.error("not done when the bus was closed: %s", report.undelivered)
         self._fatal.settle(is_stopped=exc_info[1] is not None)
 
     @property

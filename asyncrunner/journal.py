@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from asyncrunner_events import Event, IterPoint, ModuleProbe, parse
 
+from .closed_segments import ClosedSegments
 from .delivery.thinned import subscribe_thinned
 
 if TYPE_CHECKING:
@@ -43,24 +44,36 @@ class Journal:
     A process forked from this one (a DataLoader's worker) has the journal too, but what it
     appends is thrown away.
 
+    Once the file is large, another is begun: see `asyncrunner_events.segments`.
+
     Args:
         path: The file; its folder must exist.
+        segment_bytes: How large a file becomes, about.
+        most_bytes: How large all of them together may be; beyond it the oldest are deleted, and
+            readers are told of the gap. None for no limit.
 
     Raises:
         OSError: If the file cannot be opened for writing.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        segment_bytes: int = 64_000_000,
+        most_bytes: int | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        self._segment_bytes = segment_bytes
+        self._closed = ClosedSegments(self.path, most_bytes)
+        self._open()
         self._pid = os.getpid()
         self._lines: list[bytes] = []
         self._unwritten = b""  # the rest of a write that the disk had no room for
         self._written_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._subscription: Subscription | None = None
-        if cut := _cut_torn_tail(self._fd):
-            _log.warning("%s: cut off a torn last line of %d bytes", self.path, cut)
+        self._closed.tidy()
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +147,10 @@ class Journal:
         while self._unwritten:
             written = os.write(self._fd, self._unwritten)
             self._unwritten = self._unwritten[written:]
+            self._size += written
         self._written_ns = time.monotonic_ns()
+        if self._size >= self._segment_bytes:
+            self._begin_another()
 
     def close(self) -> None:
         """Write what waits, see it to the disk and close the file; what fails is logged."""
@@ -151,6 +167,23 @@ class Journal:
         finally:
             os.close(self._fd)
             self._fd = -1
+            self._closed.wait()
+
+    def _open(self) -> None:
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        if cut := _cut_torn_tail(self._fd):
+            _log.warning("%s: cut off a torn last line of %d bytes", self.path, cut)
+        self._size = os.fstat(self._fd).st_size
+
+    def _begin_another(self) -> None:
+        """Close the file and begin another; one that cannot be begun leaves this one as it is."""
+        os.fsync(self._fd)
+        if not self._closed.add():
+            self._size = 0  # no event in it has a position: tried again as much later
+            return
+        os.close(self._fd)
+        self._open()
+        self._closed.tidy()
 
     def _flush_later(self) -> None:
         with contextlib.suppress(RuntimeError):  # no event loop: it waits for the next event

@@ -60,7 +60,7 @@ from .training.batches import (
 )
 from .training.brackets import bracket
 from .training.modes import in_modes
-from .training.optimize import Gradients, parameters_of
+from .training.optimize import Gradients, parameters_of, step_taken
 from .training.randomness import unchanged
 from .training.schedule import Unit, positive_int
 from .training.state import RunState
@@ -113,6 +113,8 @@ class TrainLoop:
         fetched, blocked = time.perf_counter(), bus.blocking_ns
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
+        # A schedule may set the next iteration's in the one that it steps after.
+        lr = state.learning_rates() if bus.wants(MetricsReady) else {}
         outputs = await compute(self._update(state, batch_idx, num_batches, batch))
         state.completed = (state.epoch, state.iter + 1)
         blocked_inside_s = (bus.blocking_ns - blocked) / 1e9
@@ -132,7 +134,7 @@ class TrainLoop:
         if bus.wants(MetricsReady):
             state.copy_to_host(
                 scalars_in(outputs),
-                lr=state.learning_rates(),
+                lr=lr,
                 batch_idx=batch_idx,
                 num_batches=num_batches,
                 data_time_s=fetched - began,
@@ -185,10 +187,8 @@ class TrainLoop:
         grad_norm = self.gradients.complete(optimizer, state.accumulated)
         await publish(BeforeOptimizerStep, **at, grad_norm=grad_norm)
         skipped, state.skipped = state.skipped, None
-        if skipped is None:
-            state.scaler.step(
-                optimizer
-            )  # under fp16 torch reads here whether a gradient overflowed
+        if skipped is None and not step_taken(optimizer, state.scaler):
+            skipped = "a gradient overflowed in fp16", "GradScaler"
         optimizer.zero_grad()
         if skipped is None:
             await publish(AfterOptimizerStep, **at)

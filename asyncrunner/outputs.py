@@ -4,24 +4,25 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from .accounts import account_of
 from .bus import Bus
 from .journal import Journal
-from .run_dir.directory import RunDir
+from .run_dir.directory import RunDir, plain_config
 from .run_dir.resume_command import resume_command
+from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
-from .settings import Settings
 from .subscribers import Console, JsonLines, Progress
 from .timeline import Timeline
+from .writers.feed import Started
+from .writers.writer import Writer
+from .writers.writing import Writing, writing
 
 logger = logging.getLogger("asyncrunner")
-
-JournalKind = Literal["epochs", "all", "off"]
 
 
 @contextmanager
@@ -32,12 +33,13 @@ def run_outputs(
     name: str,
     run_dir: Path | None,
     journal: JournalKind,
+    writers: Sequence[Writer],
     progress: ProgressKind,
     log_every: int,
     config: Mapping[str, Any],
     seed: int | None,
 ) -> Generator[None]:
-    """Open the run directory and subscribe journal and progress, until the run is over.
+    """Open the run directory and subscribe journal, writers and progress, until the run is over.
 
     Raises:
         RunDirError: If the directory is in use or cannot be written.
@@ -50,9 +52,13 @@ def run_outputs(
             )
             bus.identify(opened.run, opened.attempt)
             resume = resume_command(run_dir, opened.record.attempts[-1])
-            if journal != "off":
-                events = closing.enter_context(Journal(opened.journal))
-                events.attach(bus, journal, every=log_every)
+            which = settings.journal or journal
+            if which != "off":
+                most_bytes = (
+                    None if settings.journal_mb is None else settings.journal_mb * 1_000_000
+                )
+                events = closing.enter_context(_journal(opened.journal, most_bytes))
+                events.attach(bus, which, every=log_every)
         if settings.json_stdout and sys.__stdout__ is not None:
             lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
             closing.callback(lines.cancel)
@@ -66,6 +72,17 @@ def run_outputs(
             lines = Console(stream, run_dir=run_dir, resume=resume)
             closing.callback(lines.attach(bus, every=log_every).cancel)
         said = None if kind == "none" else stream
+        if writers:
+            started = Started(
+                id=opened.run if opened else name,
+                name=name,
+                path=run_dir,
+                config=plain_config(config),
+            )
+            path = opened.journal if opened and journal != "off" else None
+            at_work = writing(bus, writers, started, journal=path, every=log_every)
+            closing.callback(_say_what_is_left, (begun := list[Writing]()), said)
+            begun.extend(closing.enter_context(at_work))
         timeline = Timeline() if settings.profile else None
         if timeline is not None:
             closing.callback(_write_trace, timeline, Path(run_dir or ".", "trace.json"), said)
@@ -73,6 +90,12 @@ def run_outputs(
         if timeline is not None:
             closing.enter_context(timeline.recording(bus))
         yield
+
+
+def _journal(path: Path, most_bytes: int | None) -> Journal:
+    if most_bytes is None:
+        return Journal(path)
+    return Journal(path, segment_bytes=min(64_000_000, most_bytes // 8), most_bytes=most_bytes)
 
 
 def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:
@@ -86,6 +109,16 @@ def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:
             print(
                 f"trace {path}  (open it in ui.perfetto.dev)", file=stream, flush=True
             )  # where progress goes
+
+
+def _say_what_is_left(writers: Iterable[Writing], stream: TextIO | None) -> None:
+    for writer in writers:
+        if left := writer.left():
+            note = f"writer {writer.name!r} is {left} results behind: the run's next start goes on"
+            logger.error("%s", note)
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    print(f"note: {note}", file=stream, flush=True)  # where progress goes
 
 
 def _account(bus: Bus, run_dir: RunDir | None, stream: TextIO | None) -> None:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from asyncrunner_events import MetricsReady
+
 from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
 from .dry_run import dry_run, sanity_check
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
-from .outputs import JournalKind
+from .history import History
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
 from .running import Running, run_dir_of, state_of
-from .settings import ComputeMode, Progress, Settings
+from .settings import ComputeMode, JournalKind, Progress, Settings
 from .stopping import GRACE_S, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer
 from .training import checkpoints
@@ -36,6 +38,7 @@ from .training.state import Loop, Precision, RunState
 from .training.stateful import States
 from .training.tree import snapshot
 from .training.weights import Revision, load_weights
+from .writers.names import Log, find_writers
 
 if TYPE_CHECKING:
     from asyncrunner_events import Event
@@ -74,6 +77,8 @@ class Runner:
             anew; or a checkpoint, or a run directory, to go on from.
         subscribers: Subscribers to `add`, such as `EarlyStopping("val/loss")`.
         journal: `"epochs"` leaves out the mount points of every iteration, `"all"` does not.
+        log: What the run's numbers are copied to: names, `"tensorboard,csv"`, or writers; see
+            `asyncrunner.writers`.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
 
@@ -100,6 +105,7 @@ class Runner:
         resume: str | Path = "auto",
         subscribers: Iterable[Attachable] = (),
         journal: JournalKind = "epochs",
+        log: Log = (),
         progress: Progress = "auto",
     ) -> None:
         one_of(Precision, precision=precision)
@@ -125,6 +131,7 @@ class Runner:
         self.checkpoint = checkpoint
         self.resume = resume
         self.journal: JournalKind = journal
+        self.log = find_writers(log)
         self.progress: Progress = progress
         self.bus = Bus(snapshot=snapshot)
         self.subscribe = self.bus.subscribe
@@ -139,6 +146,7 @@ class Runner:
             control.skip_step,
         )
         self.save_now, self.set_lr = control.save_now, control.set_lr
+        self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None
         self._fired: set[type[Event]] | None = None
@@ -155,6 +163,15 @@ class Runner:
         if self._state is None:
             raise ConfigurationError("the state is built when a run starts: read it in BeforeRun")
         return self._state
+
+    @property
+    def history(self) -> History:
+        """Every number of the run by its name, from when this is first used on."""
+        if self._history is None:
+            self._history = History()
+            self.add_stateful("history", self._history)
+            self.subscribe(MetricsReady, self._history.append, name="history")
+        return self._history
 
     def add(self, subscriber: Attachable) -> Attachment:
         """Attach a subscriber that listens to several event types, such as `EarlyStopping`.

@@ -1,14 +1,21 @@
 """A run that is going on: what is opened around the loops, and closed after them, whatever happens.
 
 From the outside in: the seed and the state, the run directory with journal and progress, the
-checkpointers, the signals, the bus, and the first and last mount points. On the way out, in this
-order: `AfterRun`, all checkpoints written, background subscribers drained, the directory released.
+checkpointers, the bus, and the first and last mount points. On the way out, in this order: `AfterRun`,
+all checkpoints written, background subscribers drained, the directory released. Signals are heard until
+all of that is done, so that none of them tears it apart: one that comes late only sets the exit code.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    nullcontext,
+)
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +39,7 @@ from .training.build import build_model, build_optimizers, check_names, config_o
 from .training.modules import compile_modules, recompute_modules
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import RunState
+from .writers.names import chosen
 
 if TYPE_CHECKING:
     from .runner import Runner
@@ -56,15 +64,21 @@ class Running:
         self.run_dir = run_dir_of(runner, self.settings)
         self.task = asyncio.current_task()
         """The task that runs it."""
+        self.writers = chosen(self.settings.log, runner.log)
+        """What the run's numbers are copied to."""
         self.fired: set[type[Event]] | None = None
         """In a dry run, the mount points that were reached."""
         self._state: RunState | None = None
+        self._is_written = False
+        self._time_is_up: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[RunState]:
         """Be in the run: between `BeforeRun` and `AfterRun`."""
         runner, settings = self._runner, self.settings
         leave_if_stopped()
+        for writer in self.writers:
+            writer.prepare(settings.run_dir or runner.run_dir)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -73,13 +87,14 @@ class Running:
             state = self._state = self._build(settings)
             state.has_checkpointer = bool(self._checkpointers())
             with (
+                ExitStack() as left_last,
                 closing(state),
                 self._outputs(seed),
                 checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
                 self._buffers_made(),
                 points_fired(runner.bus, settings.dry_run) as self.fired,
-                listening(self._listener()) as signals,
             ):
+                signals = left_last.enter_context(listening(self._listener()))
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
                 async with runner.bus, self._all_written(state, signals), points:
                     yield state
@@ -116,16 +131,21 @@ class Running:
     async def _all_written(
         self, state: RunState, signals: StopSignals | None
     ) -> AsyncGenerator[None]:
+        if signals is not None and signals.received is not None:
+            self.stop(signals.received.name, "signal")  # it came before the bus was open
         try:
             yield
         finally:
             try:
                 with anyio.CancelScope(shield=True):
                     await state.saver.finish()
-            finally:  # cancelled itself, if the grace time is over
-                if signals is not None and signals.deadline is not None:
-                    left_s = signals.deadline - time.monotonic()
-                    self._runner.bus.limit_drain(max(0.0, left_s))
+            except asyncio.CancelledError:  # time is over
+                with anyio.CancelScope(shield=True):
+                    await state.saver.give_up()
+                self._runner.bus.limit_drain(0.0)
+                raise
+            finally:
+                self._drain_begins(signals)
 
     def _listener(self) -> Listener:
         loop, bus = asyncio.get_running_loop(), self._runner.bus
@@ -133,7 +153,7 @@ class Running:
 
         def stop(signal_name: str) -> None:
             self.stop(signal_name, "signal")  # at once: the iteration that is on is the last
-            loop.call_soon_threadsafe(self._give_up_after, grace_s)
+            loop.call_soon_threadsafe(self._limit_time, grace_s)
 
         return Listener(
             stop=stop,
@@ -142,9 +162,19 @@ class Running:
             grace_s=grace_s,
         )
 
-    def _give_up_after(self, grace_s: float) -> None:
-        if self.task is not None:
-            asyncio.get_running_loop().call_later(grace_s, self.task.cancel)
+    def _limit_time(self, grace_s: float) -> None:
+        if self._is_written:
+            self._runner.bus.limit_drain(grace_s)
+        elif self.task is not None:
+            loop = asyncio.get_running_loop()
+            self._time_is_up = loop.call_later(grace_s, self.task.cancel)
+
+    def _drain_begins(self, signals: StopSignals | None) -> None:
+        self._is_written = True
+        if self._time_is_up is not None:
+            self._time_is_up.cancel()  # the drain ends by itself
+        if signals is not None and signals.deadline is not None:
+            self._runner.bus.limit_drain(max(0.0, signals.deadline - time.monotonic()))
 
     def _save(self, request: Callable[[Manifest], SaveRequest]) -> None:
         state = self._runner.state
@@ -189,6 +219,7 @@ class Running:
             name=settings.name or runner.name or (run_dir.name if run_dir else "run"),
             run_dir=run_dir,
             journal=runner.journal,
+            writers=() if settings.dry_run else self.writers,
             progress=runner.progress,
             log_every=runner.log_every,
             config=config,
@@ -217,7 +248,7 @@ def state_of(
         optimizers = build_optimizers(runner.optimizer, state.model)
         check_names(getattr(runner.train_loop, "steps", optimizers), optimizers)
         state.optimizers = optimizers
-    state.val = runner.val_loops
+    state.val, state.run_dir = runner.val_loops, run_dir_of(runner, settings)
     state.begin(settings, training=training)
     return state
 

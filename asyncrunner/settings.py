@@ -12,11 +12,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
+from .writers.names import NAMES, names_in
 
-__all__ = ["ComputeMode", "Progress", "Settings"]
+__all__ = ["ComputeMode", "JournalKind", "Progress", "Settings"]
 
 _S = TypeVar("_S", bound="Settings")
 
@@ -27,6 +28,9 @@ Progress = Literal["auto", "rich", "plain", "none"]
 
 ComputeMode = Literal["auto", "inline", "thread"]
 """Where steps compute: on the event loop, in a thread, or by the rule of `asyncrunner.compute`."""
+
+JournalKind = Literal["epochs", "all", "off"]
+"""Which events are in the journal."""
 
 # The descriptions are what an error message says was expected.
 _Count = Annotated[int | None, Field(ge=1, description="a whole number, 1 or more")]
@@ -41,7 +45,13 @@ _Flag = Annotated[bool, Field(description="1 or 0 (or true, false, yes, no, on, 
 _Path = Annotated[Path | None, Field(description="a path")]
 _Name = Annotated[str | None, Field(description="a name")]
 _Resume = Annotated[str | None, Field(min_length=1, description="auto, never or a path")]
+_Journal = Annotated[JournalKind | None, Field(description="epochs, all or off")]
 _Seconds = Annotated[float | None, Field(ge=0, description="seconds, 0 or more")]
+_Log = Annotated[
+    str | None,
+    AfterValidator(lambda text: text if text is None else ",".join(names_in(text)) or "none"),
+    Field(description=f"none, or one or more of {', '.join(NAMES)} with commas between"),
+]
 _Progress = Annotated[Progress | None, Field(description="auto, rich, plain or none")]
 
 
@@ -76,10 +86,16 @@ class Settings(BaseModel):
     """`auto` goes on from the newest intact checkpoint, `never` begins anew; or a checkpoint."""
     require_exact: _Flag = False
     """Refuse to resume if the numbers could be others than those of a run that never stopped."""
+    journal: _Journal = None
+    """Which events are in the journal: `epochs` leaves out the mount points of every iteration."""
+    journal_mb: _Count = None
+    """How large the journal may be, in MB; beyond it the oldest events are deleted."""
     grace: _Seconds = None
     """Seconds from a request to stop to the end of the process."""
     dry_run: _Flag = False
     """Do two training iterations and one of validation, to see that everything fits."""
+    log: _Log = None
+    """What the run's numbers are copied to."""
     progress: _Progress = None
     """How progress is shown."""
     profile: _Flag = False

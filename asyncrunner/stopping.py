@@ -11,6 +11,7 @@ get what is left of the grace time, and then the process leaves.
 | a third SIGINT | is killed | by SIGINT |
 | nothing ends within the grace time and 5 s | is killed; the stacks are in `logs/stuck.txt` | 128 + signal |
 | one of them, before a run has begun | has nothing to save: it leaves at once | 130, 143, 0 |
+| one of them, after its last event | closes its files, and then it leaves | 130, 143, 0 |
 
 Handlers are there only inside `stop_signals`, which `Runner.run` and the command line enter; who
 awaits `Runner.train` in a loop of their own keeps their handlers. They are plain Python handlers
@@ -113,6 +114,11 @@ class StopSignals:
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
         self._watchdog = Watchdog(SIGNALS, allowed_s=self._allowed_s, time_is_up=self._time_is_up)
+
+    def ignore_afterwards(self, number: signal.Signals) -> None:
+        """Have a signal ignored when this is over, and not handled as it was before."""
+        if number in self._before:
+            self._before[number] = signal.SIG_IGN
 
     def restore(self) -> None:
         """Put the handlers of before back."""

@@ -142,6 +142,32 @@ def injected(folder: Path, text: str = "fs:count") -> Generator[Fault]:
         builtins.open = io.open = real_open
 
 
+class Disk:
+    """Hangs at a call until it is let go."""
+
+    def __init__(self) -> None:
+        self.hangs = threading.Event()
+        self.go_on = threading.Event()
+
+
+@contextlib.contextmanager
+def hanging(folder: Path, at: str) -> Generator[Disk]:
+    """Have calls under the folder hang whose description has this in it."""
+    disk = Disk()
+
+    def hang(call: str) -> None:
+        if at in call:
+            disk.hangs.set()
+            assert disk.go_on.wait(60)
+
+    with injected(folder) as fault:
+        fault.echo = hang
+        try:
+            yield disk
+        finally:
+            disk.go_on.set()
+
+
 def attach(runner: Any, fault: Fault | None = None) -> None:
     """Have the fault happen at an event of a runner, or a bus, if it is for one."""
     fault = fault or from_environment()

@@ -32,11 +32,13 @@ from asyncrunner import Runner
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import (
     AfterBackward,
+    AfterOptimizerStep,
     AfterTrainIter,
     BeforeOptimizerStep,
     BeforeTrain,
     GradientPoint,
     MetricsReady,
+    StepSkipped,
 )
 
 Gan = nn.ModuleDict
@@ -321,6 +323,8 @@ async def test_fp16_skips_a_step_with_infinite_gradients_and_lowers_the_scale():
         return train_step(model, batch) * 1e30
 
     runner = fit(iters(1, step=step), precision="fp16", optimizer=sgd)
+    steps = seen(runner, AfterOptimizerStep, StepSkipped)
     await runner.train()
+    assert [(e.kind, getattr(e, "by", "")) for e in steps] == [("step_skipped", "GradScaler")]
     assert equal(weights(runner), [p.detach() for p in line().parameters()])
     assert runner.state.scaler.get_scale() == 2.0**15

@@ -9,9 +9,9 @@ from asyncrunner.run_dir.tail import Tail
 from asyncrunner_events import AfterTrainEpoch, RunFailed
 
 
-def write(path: Path, attempts: dict[int, int]) -> None:
+def write(path: Path, attempts: dict[int, int], **options: int) -> None:
     """Append so many events of each attempt."""
-    with Journal(path) as journal:
+    with Journal(path, **options) as journal:
         for attempt, count in attempts.items():
             for seq in range(count):
                 event = published(AfterTrainEpoch(epoch=seq), seq)
@@ -31,6 +31,15 @@ def test_the_events_of_an_attempt_come_newest_first(tmp_path: Path):
 def test_every_attempt_is_found_wherever_it_ends(tmp_path: Path, counts: list[int]):
     path = tmp_path / "events.jsonl"
     write(path, dict(enumerate(counts)))
+    for attempt, count in enumerate(counts):
+        assert [event.seq for event in Tail(path, attempt)] == list(range(count))[::-1]
+
+
+@pytest.mark.parametrize("segment_bytes", [1500, 20_000])
+def test_every_attempt_is_found_in_whichever_file_it_is(tmp_path: Path, segment_bytes: int):
+    path, counts = tmp_path / "events.jsonl", [60, 1, 90, 3]
+    write(path, dict(enumerate(counts)), segment_bytes=segment_bytes)
+    assert len(list(tmp_path.glob("events.*.gz"))) > 1
     for attempt, count in enumerate(counts):
         assert [event.seq for event in Tail(path, attempt)] == list(range(count))[::-1]
 

@@ -14,7 +14,7 @@ import os
 import pickle
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -62,7 +62,11 @@ class _Summed:
 
 
 def write_checkpoint(
-    path: Path, content: Mapping[str, Any], about: Manifest | None = None
+    path: Path,
+    content: Mapping[str, Any],
+    about: Manifest | None = None,
+    *,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> CheckpointSaved:
     """Write a checkpoint, and return the report once it is durable.
 
@@ -73,6 +77,8 @@ def write_checkpoint(
         path: Its directory.
         content: What it holds.
         about: What its manifest says besides the files.
+        before_commit: Called when it is complete and not in its place yet; what it raises keeps it
+            from getting there.
 
     Raises:
         CheckpointError: If it cannot be written. What was there before is untouched.
@@ -89,6 +95,7 @@ def write_checkpoint(
         versions = {"torch": torch.__version__, "asyncrunner": __version__}
         manifest = about.model_copy(update={"files": {STATE: fingerprint}, "versions": versions})
         write_atomically(building / MANIFEST, manifest.to_bytes())
+        before_commit()
         _put_in_place(building, path)
     except Exception as error:
         remove(building)

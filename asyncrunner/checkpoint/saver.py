@@ -7,6 +7,11 @@ is reported. A best one never gives way, nor one that somebody else asked for: t
 
 A checkpoint is written, then announced (`CheckpointSaved`), then what it replaces is deleted, and
 only then the next one is written.
+
+What is committed is announced. When a run's time is over (`Saver.give_up`), what has not been committed
+never will be, however late the disk comes back, and `CheckpointFailed` says so; what is being put into
+its place at that moment is waited for, and announced. Only a disk that hangs in those few calls
+can leave a checkpoint that nobody heard of, which is whole all the same.
 """
 
 import asyncio
@@ -18,17 +23,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from asyncrunner_events import CheckpointFailed, CheckpointSaved, CheckpointSkipped
+import anyio
+
+from asyncrunner_events import CheckpointFailed, CheckpointSaved, CheckpointSkipped, Fact
 
 from ..bus import Bus
 from ..delivery.worker import Worker
 from ..errors import AsyncRunnerError, CheckpointError
 from .files import write_checkpoint
+from .gate import Gate
 from .manifest import Manifest, Purpose, Rule
 from .staging import Staging
 
 OnError = Literal["raise", "log"]
 """Whether a checkpoint that cannot be written in the background ends the run."""
+
+COMMIT_S = 1.0
+"""Seconds that a checkpoint gets, when time is over, to be put into its place and announced."""
+_TIME_IS_OVER = "the run's time was over before it was complete"
 
 logger = logging.getLogger("asyncrunner")
 
@@ -60,6 +72,18 @@ class _Write(NamedTuple):
     about: Manifest
     content: Mapping[str, Any]
     staging: Staging
+    waited_for: "asyncio.Future[None] | None" = None
+    """What comes of it, if somebody waits: until he is cancelled."""
+
+    def tell(self, error: Exception | None) -> bool:
+        """Say what came of it, to who waits; return whether anybody does."""
+        if self.waited_for is None or self.waited_for.done():
+            return False
+        if error is None:
+            self.waited_for.set_result(None)
+        else:
+            self.waited_for.set_exception(error)
+        return True
 
 
 class Saver:
@@ -69,12 +93,14 @@ class Saver:
         self._bus = bus
         self._worker = Worker("asyncrunner checkpoint")
         self._free: list[Staging] = []
+        self._gate = Gate(_TIME_IS_OVER)
+        self._in_flight: _Write | None = None
         self._waiting: _Write | None = None
         self._writing: asyncio.Task[None] | None = None
 
     @property
     def is_writing(self) -> bool:
-        """Whether a write is in flight in the background."""
+        """Whether a write is in flight."""
         return self._writing is not None and not self._writing.done()
 
     def prepare(self, content: Mapping[str, Any]) -> None:
@@ -84,7 +110,7 @@ class Saver:
     async def save(self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]) -> None:
         """Write a checkpoint; in the background if it is to be, else return when it is durable.
 
-        If the caller is cancelled, what is being written is written to the end all the same.
+        If the caller is cancelled, what is being written is written to the end and announced all the same.
 
         Raises:
             CheckpointError: If it cannot be written; of one in the background the bus is told.
@@ -95,12 +121,12 @@ class Saver:
         await self.finish()
         try:
             write = self._taken(request, about, content)
-            saved = await self._worker.run(partial(self._written, write))
         except CheckpointError as error:
             await self._bus.publish(_failure(request, about, error))
             raise
-        await self._bus.publish(saved)
-        await self._tidy(request)
+        waited_for: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._start(write._replace(waited_for=waited_for))
+        await waited_for
 
     async def _save_in_background(
         self, request: SaveRequest, about: Manifest, content: Mapping[str, Any]
@@ -118,8 +144,7 @@ class Saver:
         if self.is_writing:
             self._waiting = write
         else:
-            task = self._write_all(write)
-            self._writing = asyncio.create_task(task, name="asyncrunner checkpoint")
+            self._start(write)
 
     async def finish(self) -> None:
         """Wait until nothing is left to write in the background, and all of it is announced.
@@ -133,6 +158,22 @@ class Saver:
                     "a subscriber that waits for the saver would wait for itself"
                 )
             await asyncio.shield(writing)
+
+    async def give_up(self) -> None:
+        """Have nothing committed any more, as time is over; see the module for what that leaves."""
+        self._gate.shut()
+        writing, waiting, self._waiting = self._writing, self._waiting, None
+        if writing is not None and not writing.done():
+            if self._gate.is_passed:
+                await asyncio.wait({writing}, timeout=COMMIT_S)
+            writing.cancel()
+            await asyncio.wait({writing}, timeout=COMMIT_S)
+        error = CheckpointError(_TIME_IS_OVER)
+        given_up = [write for write in (self._in_flight, waiting) if write is not None]
+        with anyio.move_on_after(COMMIT_S):
+            for write in given_up:
+                logger.error("checkpoint %s is given up: %s", write.request.path, error)
+                await self._published(_failure(write.request, write.about, error))
 
     def close(self) -> None:
         """End the thread."""
@@ -161,22 +202,46 @@ class Saver:
             iter=waiting.about.iter,
         )
 
+    def _start(self, write: _Write) -> None:
+        task = self._write_all(write)
+        self._writing = asyncio.create_task(task, name="asyncrunner checkpoint")
+
     async def _write_all(self, write: _Write | None) -> None:
         while write is not None:
+            self._in_flight = write
             try:
                 saved = await self._worker.run(partial(self._written, write))
             except CheckpointError as error:
-                self._fail(write.request, write.about, error)
+                await self._failed(write, error)
             else:
-                await self._announce(write.request, saved)
+                await self._announce(write, saved)
+            finally:  # cancelled, or by what nobody foresaw
+                if write.waited_for is not None:
+                    write.waited_for.cancel()
             write, self._waiting = self._waiting, None
 
-    async def _announce(self, request: SaveRequest, saved: CheckpointSaved) -> None:
+    async def _announce(self, write: _Write, saved: CheckpointSaved) -> None:
+        self._in_flight = None
+        error = await self._published(saved)
+        self._gate.is_passed = False
+        await self._tidy(write.request)
+        if not write.tell(error) and error is not None:
+            self._bus.fail(error)  # a blocking subscriber's, who may stop the run
+
+    async def _failed(self, write: _Write, error: CheckpointError) -> None:
+        self._in_flight, self._gate.is_passed = None, False
+        if write.waited_for is None or write.waited_for.done():
+            self._fail(write.request, write.about, error)
+        else:
+            await self._published(_failure(write.request, write.about, error))
+            write.tell(error)
+
+    async def _published(self, event: Fact) -> Exception | None:
         try:
-            await self._bus.publish(saved)
-        except Exception as error:  # a blocking subscriber's, who may stop the run
-            self._bus.fail(error)
-        await self._tidy(request)
+            await self._bus.publish(event)
+        except Exception as error:
+            return error
+        return None
 
     def _fail(self, request: SaveRequest, about: Manifest, error: CheckpointError) -> None:
         self._bus.report(_failure(request, about, error))
@@ -186,7 +251,9 @@ class Saver:
     def _written(self, write: _Write) -> CheckpointSaved:
         try:
             write.staging.wait()
-            return write_checkpoint(write.request.path, write.content, write.about)
+            return write_checkpoint(
+                write.request.path, write.content, write.about, before_commit=self._gate.enter
+            )
         except RuntimeError as error:  # of the device, at any operation from now on
             path = write.request.path
             raise CheckpointError(f"checkpoint {path} cannot be copied: {error}") from error

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -68,11 +69,21 @@ _Resume = Annotated[
 _RequireExact = Annotated[
     bool, typer.Option("--require-exact", help="Refuse to resume what cannot be resumed exactly.")
 ]
+_Journal = Annotated[
+    _Text, typer.Option(metavar="epochs|all|off", help="Which events are in the journal.")
+]
+_JournalMb = Annotated[
+    _Text, typer.Option(metavar="MB", help="How large the journal may be; the oldest go first.")
+]
 _Grace = Annotated[
     _Text, typer.Option(metavar="SECONDS", help="From a signal to the end of the process; 30.")
 ]
 _Progress = Annotated[
     _Text, typer.Option(metavar="auto|rich|plain|none", help="How progress is shown.")
+]
+_Log = Annotated[
+    _Text,
+    typer.Option(metavar="NAME,…", help="Copy the numbers to csv, jsonl, tensorboard, wandb …"),
 ]
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
@@ -100,8 +111,11 @@ def run(
     sanity: _Sanity = None,
     resume: _Resume = None,
     require_exact: _RequireExact = False,
+    journal: _Journal = None,
+    journal_mb: _JournalMb = None,
     grace: _Grace = None,
     dry_run: _DryRun = False,
+    log: _Log = None,
     progress: _Progress = None,
     profile: _Profile = False,
     json: _Json = False,
@@ -125,8 +139,11 @@ def run(
         sanity=sanity,
         resume=resume,
         require_exact=require_exact or None,
+        journal=journal,
+        journal_mb=journal_mb,
         grace=grace,
         dry_run=dry_run or None,
+        log=log,
         progress=progress,
         profile=profile or None,
         json_stdout=json or None,
@@ -199,6 +216,9 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
     from ..script.user_code import is_launcher_bug
 
     with stop_signals() as signals, watching(report.starts):
+        # What SLURM sends may come while the process ends; its default action would kill it, with
+        # exit code 138 after a run that is complete.
+        signals.ignore_afterwards(signal.SIGUSR1)
         try:
             found = load(target, args)
             if _shows_help(found):

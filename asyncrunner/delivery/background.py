@@ -1,7 +1,7 @@
 """The working life of a background subscriber: one task that works off one inbox."""
 
 import asyncio
-from time import monotonic_ns
+from collections.abc import Callable
 from typing import Protocol
 
 from asyncrunner_events import Event
@@ -24,6 +24,8 @@ class WorkingBus(BusSide, Protocol):
     """Those that `publish` waits for, before it returns, to catch up."""
     ended: asyncio.Event
     """Set when somebody has nothing more to do."""
+    now_ns: Callable[[], int]
+    """Tells the time."""
 
     @property
     def is_open(self) -> bool: ...  # noqa: D102
@@ -103,7 +105,8 @@ class Background(Outlet):
     async def _work_off(self) -> None:
         """Call the subscriber with what waits, until others must have a turn."""
         subscription, inbox, batch = self.subscription, self.inbox, self.subscription.batch
-        now = monotonic_ns()
+        now_ns = self._bus.now_ns
+        now = now_ns()
         turn_ends = now + LONGEST_TURN_NS
         while subscription.active and now < turn_ends:
             if batch is None:
@@ -125,7 +128,7 @@ class Background(Outlet):
                 self._failed(error, event)
             finally:
                 subscription.in_hand = 0
-                now = monotonic_ns()
+                now = now_ns()
                 subscription.stats.add(now - before)
             self._called(now - before)
 

@@ -28,7 +28,11 @@ class Between:
         self._began_s: float | None = None
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
 
@@ -38,10 +42,10 @@ class Between:
         counter = event_type.counted_by
         if counter is not None and get(counter) is None:
             return True
-        if not self._is_inside(counter, get, time.monotonic_ns() / 1e9):
+        if not self._is_inside(counter, get, now_ns() / 1e9):
             # The first event begins the seconds, and those without a counter are counted.
             return self._began_s is None or counter is None
-        return self._due is None or self._due.can_be_due(event_type, progress, fields)
+        return self._due is None or self._due.can_be_due(event_type, progress, fields, now_ns)
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from asyncrunner_events import Event, MetricsReady
@@ -19,7 +19,11 @@ class Due(Protocol):
     """Decides which events a subscription gets."""
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
         ...
@@ -64,7 +68,11 @@ class Every:
         self._warned = False
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
         if is_result(event_type, fields.get("stage", progress.get("stage"))):
@@ -76,7 +84,7 @@ class Every:
             count = fields.get(counter, progress.get(counter))
             return count is None or (count + 1) % self._n == 0
         if self._unit == "s":
-            return time.monotonic_ns() / 1e9 - self._last >= self._n
+            return now_ns() / 1e9 - self._last >= self._n
         interval = self.interval
         count, total = interval.counted(counter, lambda name: fields.get(name, progress.get(name)))
         if count is None or self._last < 0:
@@ -144,7 +152,11 @@ class Counts:
         self._seen = 0
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due; when in doubt True."""
         counter = event_type.counted_by

@@ -28,12 +28,16 @@ class Route:
     """Those who get every n-th, if everybody does."""
 
     def is_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int],
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due for anybody."""
         for subscription in self.periodic:
             due = subscription.due
-            if due is None or due.can_be_due(event_type, progress, fields):
+            if due is None or due.can_be_due(event_type, progress, fields, now_ns):
                 return True
         return False
 

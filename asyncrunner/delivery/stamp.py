@@ -2,12 +2,12 @@
 
 import itertools
 import re
-from time import monotonic_ns, time_ns
 from typing import Any
 
 from asyncrunner_events import Event
 
 from .causation import Link
+from .clock import Clock
 
 _COUNTERS = frozenset({"epoch", "iter", "max_epochs", "max_iters", "stage"})
 _numbers = itertools.count()
@@ -20,13 +20,20 @@ class Stamps:
     makes a second event.
     """
 
-    def __init__(self, run: str, attempt: int, rank: int, progress: dict[str, Any]) -> None:
+    def __init__(
+        self, run: str, attempt: int, rank: int, progress: dict[str, Any], clock: Clock
+    ) -> None:
         self.bus = next(_numbers)
         """The number that tells this bus from others in links."""
         self._buses = (self.bus,)
         self.rank = rank
         self.progress = progress
+        self.go_by(clock)
         self.identify(run, attempt)
+
+    def go_by(self, clock: Clock) -> None:
+        """Take the time from this clock."""
+        self._time_ns, self._monotonic_ns = clock.time_ns, clock.monotonic_ns
 
     def identify(self, run: str, attempt: int) -> None:
         """Begin an attempt: later events carry its run and number, and are counted from 0.
@@ -63,8 +70,8 @@ class Stamps:
         else:
             stamp.update((k, v) for k, v in self.progress.items() if k not in given)
         stamp["seq"] = seq
-        stamp["time_ns"] = time_ns()
-        stamp["monotonic_ns"] = monotonic_ns()
+        stamp["time_ns"] = self._time_ns()
+        stamp["monotonic_ns"] = self._monotonic_ns()
         self._seq = seq + 1
         buses = self._buses if inside is None else (*inside[0], self.bus)
         if cause is not None and cause[0][-1] == self.bus:

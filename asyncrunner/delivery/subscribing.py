@@ -13,6 +13,7 @@ from asyncrunner_events import Event, Fact
 
 from ..errors import SubscriptionError
 from .background import Background
+from .clock import Clock
 from .outlet import Outlet
 from .routes import Route, Routes
 from .stream import EventStream
@@ -41,12 +42,16 @@ class Subscribing(ABC):
     Only `Subscription.cancel` may be called in any thread.
     """
 
-    def __init__(self, rank: int, progress: dict[str, Any], slow_after_s: float) -> None:
+    def __init__(
+        self, rank: int, progress: dict[str, Any], slow_after_s: float, clock: Clock
+    ) -> None:
         self.rank = rank
         self.progress = progress
+        """The counters that events are given; whoever counts changes them here."""
         self.timeline: Timeline | None = None
         """Who notes when each call was, if somebody does."""
-        """The counters that events are given; whoever counts changes them here."""
+        self.now_ns = clock.monotonic_ns
+        """Tells the time that `every="30s"` and durations go by."""
         self._slow_ns = int(slow_after_s * 1e9)
         self._routes = Routes()
         self._loop: asyncio.AbstractEventLoop | None = None  # while the bus is open
@@ -173,7 +178,7 @@ class Subscribing(ABC):
         """Whether an event of this type, with these fields, would reach anybody now."""
         route = self._routes[event_type]
         return route.is_wanted or (
-            bool(route.periodic) and route.is_due(event_type, self.progress, fields)
+            bool(route.periodic) and route.is_due(event_type, self.progress, fields, self.now_ns)
         )
 
     def _is_for_this_rank(self, subscription: Subscription) -> bool:

@@ -7,6 +7,7 @@ training line. The interval here also tells the loop which scalars nobody will l
 they are not copied from the device at all; a `where=` could not.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -28,10 +29,16 @@ class Thinned:
         self._due = due
 
     def can_be_due(
-        self, event_type: type[Event], progress: Mapping[str, Any], fields: Mapping[str, Any]
+        self,
+        event_type: type[Event],
+        progress: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> bool:
         """Whether an event of this type, if it were built now, could be due."""
-        return not event_type.droppable or self._due.can_be_due(event_type, progress, fields)
+        return not event_type.droppable or self._due.can_be_due(
+            event_type, progress, fields, now_ns
+        )
 
     def due(self, event: Event) -> bool:
         """Whether `event` is due. To be asked once for each event."""

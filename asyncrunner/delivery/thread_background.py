@@ -1,6 +1,5 @@
 """A plain function in the background: it may block, so it has a thread of its own."""
 
-import time
 from collections import deque
 from collections.abc import Awaitable, Coroutine
 from typing import Any
@@ -69,7 +68,7 @@ class ThreadBackground(Background):
             except IndexError:  # all done, or given up by the event loop
                 return None
             INSIDE.set(vars(event)["_link"])
-            before = time.monotonic_ns()
+            before = self._bus.now_ns()
             try:
                 _refuse_coroutine(subscription.subscriber(event))
             except BaseException as error:
@@ -77,7 +76,7 @@ class ThreadBackground(Background):
             else:
                 subscription.errors_in_a_row = 0
             finally:
-                duration_ns = time.monotonic_ns() - before
+                duration_ns = self._bus.now_ns() - before
                 subscription.stats.add(duration_ns)
                 self._longest_ns = max(self._longest_ns, duration_ns)
                 if self._hand is hand:

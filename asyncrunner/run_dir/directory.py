@@ -27,7 +27,7 @@ from .files import write_atomically
 from .lock import LOCK, acquire
 from .redact import Redactor
 
-__all__ = ["Attempt", "RunDir", "RunRecord"]
+__all__ = ["Attempt", "RunDir", "RunRecord", "plain_config"]
 
 
 class Attempt(BaseModel):
@@ -194,15 +194,20 @@ def _new_id(name: str) -> str:
 
 
 def _attempt(number: int, redactor: Redactor, config: Mapping[str, Any]) -> Attempt:
-    plain = from_json(to_json(dict(config), fallback=repr, inf_nan_mode="strings"))
     return Attempt(
         number=number,
         started=_now(),
         host=platform.node(),
         pid=os.getpid(),
         argv=redactor.arguments(sys.argv),
-        config=redactor.data(plain),
+        config=plain_config(config, redactor),
     )
+
+
+def plain_config(config: Mapping[str, Any], redactor: Redactor | None = None) -> dict[str, Any]:
+    """Return what a run was given as data that JSON can hold, secrets masked."""
+    plain = from_json(to_json(dict(config), fallback=repr, inf_nan_mode="strings"))
+    return (redactor or Redactor(os.environ)).data(plain)
 
 
 def _write(path: Path, content: BaseModel) -> None:

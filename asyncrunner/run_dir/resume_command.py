@@ -13,7 +13,7 @@ from .find import RECORD
 
 __all__ = ["last_attempt", "resume_command"]
 
-_OPTIONS = ("name", "seed", "device", "compute", "max_epochs", "max_iters")
+_OPTIONS = ("name", "seed", "device", "compute", "max_epochs", "max_iters", "log")
 _STAGES = ("train", "val", "test")
 
 

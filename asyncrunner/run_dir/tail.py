@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from asyncrunner_events import Event, parse
+from asyncrunner_events.segments import segments_of
 
 __all__ = ["Tail"]
 
@@ -20,7 +22,7 @@ class Tail:
     event. The file may grow meanwhile; what is added is not seen.
 
     Args:
-        path: The journal.
+        path: The journal; its older files beside it are read too.
         attempt: Which attempt; those after it are skipped by bisection, as attempts only go up.
     """
 
@@ -31,21 +33,36 @@ class Tail:
         """How many lines are no events."""
         self._path = path
         self._attempt = attempt
+        self._is_done = False
 
     def __iter__(self) -> Iterator[Event]:
-        with self._path.open("rb") as file:
-            lines = self._lines(file, self._end(file))
-            next(lines)  # behind the last line break
-            for line in lines:
-                try:
-                    event = parse(line)
-                except ValueError:
-                    self.unreadable += bool(line)
-                    continue
-                if event.attempt < self._attempt:
-                    return
-                if event.attempt == self._attempt:
-                    yield event
+        segments = segments_of(self._path.parent)
+        if not segments:
+            raise FileNotFoundError(self._path)
+        for segment in reversed(segments):
+            if segment.first is not None and segment.first.attempt > self._attempt:
+                continue
+            with segment.open() as opened:
+                # A compressed file cannot be read backwards.
+                is_plain = segment.path.suffix != ".gz"
+                yield from self._events(opened if is_plain else BytesIO(opened.read()))
+            if self._is_done:
+                return
+
+    def _events(self, file: BinaryIO) -> Iterator[Event]:
+        lines = self._lines(file, self._end(file))
+        next(lines)  # behind the last line break
+        for line in lines:
+            try:
+                event = parse(line)
+            except ValueError:
+                self.unreadable += bool(line)
+                continue
+            if event.attempt < self._attempt:
+                self._is_done = True
+                return
+            if event.attempt == self._attempt:
+                yield event
 
     def _lines(self, file: BinaryIO, end: int) -> Iterator[bytes]:
         rest = b""

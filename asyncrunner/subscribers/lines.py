@@ -24,6 +24,7 @@ from asyncrunner_events import (
     EventsDropped,
     Fact,
     HostWaited,
+    ImageSaved,
     LearningRateChanged,
     MetricsReady,
     ResumeInexact,
@@ -35,6 +36,8 @@ from asyncrunner_events import (
     StopRequested,
     SubscriberFailed,
     SubscriberSlow,
+    ThroughputReady,
+    TraceSaved,
     WeightsLoaded,
 )
 
@@ -113,6 +116,12 @@ class Lines:
                     size(event.size_bytes),
                     milliseconds(event.duration_s),
                 ]
+            case ThroughputReady():
+                return _throughput(event)
+            case ImageSaved():
+                return [f"image {event.path}"]
+            case TraceSaved():
+                return [f"trace {event.path}", _count(event.iters, "iteration")]
             case AfterRun():
                 return self._end(event)
             case _:
@@ -193,6 +202,18 @@ def learning_rate(lr: Mapping[str, float]) -> str:
     if len(lr) == 1:
         return f"lr {next(iter(lr.values())):.2e}"
     return _SEPARATOR.join(f"lr {plain(name)} {value:.2e}" for name, value in lr.items())
+
+
+def _throughput(event: ThroughputReady) -> list[str]:
+    peak = f" (peak {size(event.memory_peak_bytes)})" if event.memory_peak_bytes else ""
+    return [
+        f"iter {_of(event.iter + 1, event.max_iters)}",
+        "" if event.samples_per_s is None else f"{rate(event.samples_per_s)} samples/s",
+        "" if event.tokens_per_s is None else f"{rate(event.tokens_per_s)} tokens/s",
+        "" if event.flops_per_s is None else f"{event.flops_per_s / 1e12:.3g} TFLOP/s",
+        "" if event.mfu is None else f"mfu {event.mfu:.1%}",
+        "" if event.memory_bytes is None else f"memory {size(event.memory_bytes)}{peak}",
+    ]
 
 
 def _decided(event: Decision) -> str:

@@ -115,7 +115,7 @@ async def _read(state: RunState, path: Path) -> dict[str, Any]:
 
 async def _go_on_from(state: RunState, path: Path, content: Mapping[str, Any]) -> None:
     bus = state.bus
-    await bus.publish(AfterLoadCheckpoint, path=str(path), checkpoint=content)
+    await bus.publish(AfterLoadCheckpoint, path=str(path), resuming=True, checkpoint=content)
     reasons = [*restore(state, content), *state.position.doubts()]
     await bus.publish(RunResumed, path=str(path), epoch=state.epoch, iter=state.iter)
     if reasons:

@@ -22,7 +22,6 @@ import torch
 from asyncrunner_events import EpochEndRequested, LearningRateChanged, SaveRequested
 
 from ..errors import ConfigurationError
-from ..suggest import did_you_mean
 from .state import RunState
 
 __all__ = ["Control"]
@@ -108,7 +107,7 @@ class Control:
         if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 <= lr < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]  # users pass tensors
             raise ConfigurationError(f"lr must be a number from 0, got {lr!r}")
         state = self._state()
-        name = _the_one(optimizer, list(state.optimizers))
+        name = state.optimizer_name(optimizer, asked_by="set_lr()")
         about = partial(LearningRateChanged, reason=reason, by=self._name(by), optimizer=name)
 
         async def change() -> None:
@@ -119,19 +118,6 @@ class Control:
 
     def _name(self, by: str | None) -> str:
         return by or self._by or sys._getframe(2).f_code.co_qualname  # pyright: ignore[reportPrivateUsage]  # it is documented
-
-
-def _the_one(given: str | None, names: list[str]) -> str:
-    if given is None and len(names) == 1:
-        return names[0]
-    if given in names:
-        return given
-    known = ", ".join(map(repr, names)) or "none"
-    if given is None:
-        raise ConfigurationError(f"set_lr() needs optimizer=: there are {known}")
-    raise ConfigurationError(
-        f"there is no optimizer {given!r}{did_you_mean(given, names)}; there are {known}"
-    )
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float | None:

@@ -1,6 +1,6 @@
 """Gradient accumulation and clipping: what is between `backward` and `optimizer.step`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigurationError
+from ..suggest import did_you_mean
 from .build import uncompiled
 from .schedule import positive_int
 
@@ -61,6 +62,43 @@ class Gradients:
         if self.clip_value is not None:
             torch.nn.utils.clip_grad_value_(parameters_of(optimizer), self.clip_value)
         return norm
+
+
+def step_taken(optimizer: Optimizer, scaler: torch.amp.GradScaler) -> bool:
+    """Have the optimizer step; return whether it did, which under fp16 it may not.
+
+    There torch reads, and waits for, whether a gradient overflowed. A fused optimizer reads it on
+    the device instead, and the host does not hear of it: then this returns True.
+    """
+    if not scaler.is_enabled():
+        optimizer.step()
+        return True
+    steps: list[object] = []
+
+    def step_done(*about: object) -> None:
+        steps.append(about)
+
+    with optimizer.register_step_post_hook(step_done):
+        scaler.step(optimizer)
+    return bool(steps)
+
+
+def optimizer_name(given: str | None, names: Collection[str], *, asked_by: str) -> str:
+    """Return which optimizer is meant: the only one if none is named.
+
+    Raises:
+        ConfigurationError: If there is none of this name, or several to choose from.
+    """
+    if given is None and len(names) == 1:
+        return next(iter(names))
+    if given is not None and given in names:
+        return given
+    known = ", ".join(map(repr, names)) or "none"
+    if given is None:
+        raise ConfigurationError(f"{asked_by} needs optimizer=: there are {known}")
+    raise ConfigurationError(
+        f"there is no optimizer {given!r}{did_you_mean(given, names)}; there are {known}"
+    )
 
 
 def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:

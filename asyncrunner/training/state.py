@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .batches import Loader
-from .optimize import gradients_of, restore_gradients
+from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
 from .safe_point import SafePoint
@@ -59,6 +60,8 @@ class RunState:
     """What forward computes in."""
     settings: Settings = field(default_factory=Settings)
     """What was chosen from outside the script."""
+    run_dir: Path | None = None
+    """The run's directory, which is there from `BeforeRun` on, if the run has one."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     """The metrics of the last validation on each data set."""
     validated: dict[str, int] = field(default_factory=dict[str, int])
@@ -300,6 +303,14 @@ class RunState:
         counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
         limits = {key: self.bus.progress[key] for key in ("max_epochs", "max_iters")}
         self.copies.start(scalars, {**counters, **limits, **about}, event_type)
+
+    def optimizer_name(self, given: str | None, *, asked_by: str) -> str:
+        """Return which optimizer is meant: the only one if none is named.
+
+        Raises:
+            ConfigurationError: If there is none of this name, or several to choose from.
+        """
+        return optimizer_name(given, self.optimizers, asked_by=asked_by)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each optimizer's first group, if it is on the host."""

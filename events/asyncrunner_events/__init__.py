@@ -11,6 +11,7 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
     Decision,
@@ -36,6 +37,16 @@ from .facts import (
     SubscriberFailed,
     SubscriberSlow,
     WeightsLoaded,
+)
+from .measurements import (
+    MEASUREMENTS,
+    Histogram,
+    HistogramsReady,
+    ImageSaved,
+    Measurement,
+    NormsReady,
+    ThroughputReady,
+    TraceSaved,
 )
 from .mount_points import (
     GRADIENT_POINTS,
@@ -74,6 +85,8 @@ from .mount_points import (
     IterPoint,
 )
 from .probes import PROBES, ModuleBackward, ModuleForward, ModuleMeasured, ModuleProbe
+from .reader import RunReader, open_run
+from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
@@ -81,6 +94,7 @@ __all__ = [
     "EVENTS",
     "FACTS",
     "GRADIENT_POINTS",
+    "MEASUREMENTS",
     "MOUNT_POINTS",
     "PROBES",
     "AfterBackward",
@@ -118,27 +132,36 @@ __all__ = [
     "CheckpointSaved",
     "CheckpointSkipped",
     "CountedBy",
+    "Cursor",
     "Decision",
     "EpochEndRequested",
     "Event",
     "EventParseError",
     "EventsDropped",
     "Fact",
+    "Gap",
     "GradientPoint",
+    "Histogram",
+    "HistogramsReady",
     "HostWaited",
+    "ImageSaved",
     "IterPoint",
     "LearningRateChanged",
     "Live",
     "LiveFieldAbsentError",
+    "Measurement",
     "MetricsReady",
     "ModuleBackward",
     "ModuleForward",
     "ModuleMeasured",
     "ModuleProbe",
     "MountPoint",
+    "NormsReady",
+    "Position",
     "ResumeInexact",
     "RunFailed",
     "RunInterrupted",
+    "RunReader",
     "RunResumed",
     "SaveRequested",
     "Stage",
@@ -146,7 +169,10 @@ __all__ = [
     "StopRequested",
     "SubscriberFailed",
     "SubscriberSlow",
+    "ThroughputReady",
+    "TraceSaved",
     "UnknownEvent",
     "WeightsLoaded",
+    "open_run",
     "parse",
 ]

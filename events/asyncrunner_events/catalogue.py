@@ -18,6 +18,7 @@ from .decisions import DECISIONS
 from .docs import field_docs, first_line, type_name
 from .examples import example
 from .facts import FACTS
+from .measurements import MEASUREMENTS
 from .mount_points import GRADIENT_POINTS, MOUNT_POINTS, IterPoint
 from .probes import PROBES
 from .schema import line_schema, schema_of
@@ -36,6 +37,7 @@ _GROUPS: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("Module probes", "On the modules that were chosen, and only then.", PROBES),
     ("Facts", "Reported once they have happened.", FACTS),
     ("Decisions", "Facts too: who changed how the run goes on, and why.", DECISIONS),
+    ("Measurements", "Facts too, of subscribers that measure, and only with them.", MEASUREMENTS),
 )
 _MARK = "<!-- What follows is generated: python -m asyncrunner_events.catalogue -->\n"
 

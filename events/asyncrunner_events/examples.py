@@ -72,6 +72,27 @@ _VALUES: dict[str, dict[str, Any]] = {
     "step_skipped": {"reason": "the loss is nan", "by": "NaNGuard"},
     "save_requested": {"reason": "SIGUSR2", "by": "watch_signals"},
     "learning_rate_changed": {"reason": "loss spike", "by": "damp", "lr": 0.0005, "before": 0.001},
+    "throughput_ready": {
+        "iters": 50,
+        "seconds": 0.211,
+        "iters_per_s": 236.9,
+        "samples_per_s": 1895.7,
+        "flops_per_s": 4.1e10,
+        "memory_bytes": 412_090_368,
+        "memory_peak_bytes": 430_440_448,
+    },
+    "norms_ready": {
+        "gradient": 1.2071,
+        "weight": 14.8203,
+        "gradients": {"head.weight": 0.9513, "head.bias": 0.7431},
+        "weights": {"head.weight": 14.7614, "head.bias": 1.3196},
+    },
+    "histograms_ready": {
+        "gradients": {"head.bias": {"low": -0.31, "high": 0.42, "counts": [1, 5, 3, 1]}},
+        "weights": {"head.bias": {"low": -0.72, "high": 0.68, "counts": [2, 2, 4, 2]}},
+    },
+    "image_saved": {"path": "runs/digits/images/val/iter_450.png", "tag": "val"},
+    "trace_saved": {"path": "runs/digits/profile/rank0.312.pt.trace.json", "iters": 3},
     "run_failed": {"error": _TOO_LARGE, "traceback": _TRACEBACK.format(error=_TOO_LARGE)},
     "run_interrupted": {"reason": "KeyboardInterrupt"},
     "checkpoint_saved": {

@@ -93,6 +93,8 @@ class AfterLoadCheckpoint(MountPoint):
 
     path: str
     """Where it was read from."""
+    resuming: bool = False
+    """Whether the run goes on from it; else only its weights are taken."""
     checkpoint: Live = None
     """What is in it, from name to state."""
 

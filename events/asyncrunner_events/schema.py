@@ -98,7 +98,15 @@ def line_schema() -> Json:
         "$defs": {
             "Event": _data_schema(Event) | {"description": "The fields of every event."},
             **{event.__name__: _branch(event) for event in EVENTS},
+            **_models(),
         },
+    }
+
+
+def _models() -> Json:
+    """Return the schemas of the models that are fields of events."""
+    return {
+        name: is_ for event in EVENTS for name, is_ in _data_schema(event).get("$defs", {}).items()
     }
 
 

@@ -22,10 +22,18 @@ from .base import Event
 from .decisions import DECISIONS
 from .envelope import TYPE_PREFIX, type_of
 from .facts import FACTS
+from .measurements import MEASUREMENTS
 from .mount_points import GRADIENT_POINTS, MOUNT_POINTS
 from .probes import PROBES
 
-EVENTS: tuple[type[Event], ...] = (*MOUNT_POINTS, *GRADIENT_POINTS, *PROBES, *FACTS, *DECISIONS)
+EVENTS: tuple[type[Event], ...] = (
+    *MOUNT_POINTS,
+    *GRADIENT_POINTS,
+    *PROBES,
+    *FACTS,
+    *DECISIONS,
+    *MEASUREMENTS,
+)
 """Every event that asyncrunner itself publishes."""
 
 _TYPE = re.compile(re.escape(TYPE_PREFIX) + r"(\S+)\.v([0-9]+)")

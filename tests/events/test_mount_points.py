@@ -36,7 +36,7 @@ HOOK_STAGES = (
 BATCH = {"batch_idx", "num_batches"}
 ARGUMENTS: dict[str, set[str]] = {
     "before_run": {"runner"},
-    "after_load_checkpoint": {"path", "checkpoint"},
+    "after_load_checkpoint": {"path", "checkpoint", "resuming"},  # there, runner._resume
     "before_train": set(),
     "before_train_epoch": set(),
     "before_train_iter": BATCH | {"batch"},

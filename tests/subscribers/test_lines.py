@@ -19,6 +19,7 @@ from asyncrunner_events import (
     Event,
     EventsDropped,
     HostWaited,
+    ImageSaved,
     MetricsReady,
     ResumeInexact,
     RunFailed,
@@ -26,6 +27,8 @@ from asyncrunner_events import (
     StopRequested,
     SubscriberFailed,
     SubscriberSlow,
+    ThroughputReady,
+    TraceSaved,
 )
 
 
@@ -190,3 +193,32 @@ def test_what_comes_from_data_cannot_command_the_terminal():
 
 def test_other_events_have_no_line():
     assert line_of(AfterTrainEpoch()) is None
+
+
+def test_throughput_shows_what_is_known():
+    known = ThroughputReady(
+        iter=49,
+        max_iters=100,
+        iters=50,
+        seconds=2.0,
+        iters_per_s=25.0,
+        samples_per_s=800.0,
+        tokens_per_s=409_600.0,
+        flops_per_s=4.125e14,
+        mfu=0.4171,
+        memory_bytes=31_000_000_000,
+        memory_peak_bytes=40_200_000_000,
+    )
+    assert line_of(at(1.0, known)) == (
+        "iter  50/100  800 samples/s  409600 tokens/s  412 TFLOP/s  mfu 41.7%  "
+        "memory 31.0 GB (peak 40.2 GB)"
+    )
+    bare = ThroughputReady(iter=9, iters=10, seconds=1.0, iters_per_s=10.0, samples_per_s=80.0)
+    assert line_of(at(1.0, bare)) == "iter 10  80.0 samples/s"
+
+
+def test_pictures_and_traces_are_named():
+    assert line_of(ImageSaved(path="runs/a/images/val/iter_9.png", tag="val")) == (
+        "image runs/a/images/val/iter_9.png"
+    )
+    assert line_of(TraceSaved(path="t.json", iters=1)) == "trace t.json  1 iteration"

@@ -1,0 +1,38 @@
+"""What several writers need: their library, and plain data in the form that libraries take."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any, cast
+
+from ..errors import ConfigurationError
+
+__all__ = ["flat", "library"]
+
+
+def library(module: str, *, extra: str) -> ModuleType:
+    """Import a module of an optional library.
+
+    Raises:
+        ConfigurationError: If it is not there, with the extra that brings it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(
+            f'the writer "{extra}" needs a library that cannot be imported ({error}): '
+            f'pip install "asyncrunner[{extra}]"'
+        ) from error
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested data with the path to each value as its name: `train.max_epochs`."""
+    return dict(_paths("", config))
+
+
+def _paths(prefix: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _paths(f"{prefix}{name}.", cast("Mapping[str, Any]", value))
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,102 @@
+"""Event files for TensorBoard, written record by record in the thread that is here anyway.
+
+`torch.utils.tensorboard` queues what it is given for a thread of its own, whose errors nobody
+sees; its building blocks are used directly. A scalar in an event file is a 32-bit float.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import ConfigurationError
+from .needs import flat, library
+from .writer import Record, Run, Status, Writer
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard(Writer):
+    """Writes event files into `tensorboard/` in the run directory: `tensorboard --logdir runs`.
+
+    What is trained again replaces what was there: the file says from which global iteration on
+    it does, and TensorBoard leaves out what older files have from there.
+
+    Args:
+        folder: Where to write. It is needed without a run directory.
+    """
+
+    name: ClassVar[str] = "tensorboard"
+    sends_again: ClassVar[bool] = True
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self._given = None if folder is None else Path(folder)
+        self._folder: Path | None = None
+        self._file: Any = None
+        self._files = 0
+
+    def prepare(self, run_dir: Path | None) -> None:
+        """Import TensorBoard and choose the folder."""
+        self._protos = library("tensorboard.compat.proto.event_pb2", extra="tensorboard")
+        self._records = library("tensorboard.summary.writer.record_writer", extra="tensorboard")
+        self._hparams = library("tensorboard.plugins.hparams.summary_v2", extra="tensorboard")
+        self._folder = self._given or (run_dir and run_dir / "tensorboard")
+        if self._folder is None:
+            raise ConfigurationError(
+                'the writer "tensorboard" needs a run directory, or a folder: '
+                'TensorBoard("tensorboard")'
+            )
+
+    def open(self, run: Run) -> None:
+        """Begin a new event file, which replaces what others have from `run.redo_from` on."""
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._files += 1
+        # Readers take files in the order of their names, and only those with this word in it.
+        name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{platform.node()}"
+        path = self._folder / f"{name}.{os.getpid()}.{self._files}"
+        self._file = self._records.RecordWriter(path.open("xb"))
+        self._add(time.time(), file_version="brain.Event:2")
+        self._begin_at(run.redo_from)
+        if run.taken == (-1, -1) and run.config:
+            self._add(time.time(), summary=self._hparams.hparams_pb(_hparams(run.config)))
+        self._file.flush()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Add a point to the chart of each number."""
+        for record in records:
+            scalars = [
+                {"tag": name, "simple_value": value} for name, value in record.named().items()
+            ]
+            self._add(record.time_ns / 1e9, step=record.global_iter, summary={"value": scalars})
+        self._file.flush()
+
+    def rewind(self, global_iter: int) -> bool:
+        """Replace from here on what was written after it."""
+        self._begin_at(global_iter + 1)
+        self._file.flush()
+        return True
+
+    def close(self, status: Status) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _begin_at(self, global_iter: int) -> None:
+        start = self._protos.SessionLog.START
+        self._add(time.time(), step=global_iter, session_log={"status": start})
+
+    def _add(self, wall_time: float, **fields: Any) -> None:
+        event = self._protos.Event(wall_time=wall_time, **fields)
+        self._file.write(event.SerializeToString())
+
+
+def _hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    return {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for name, value in flat(config).items()
+    }
