@@ -18,7 +18,10 @@ from asyncrunner import Runner, ValLoop
 from asyncrunner.checkpoint import read_checkpoint
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import AfterTrainIter, ResumeInexact
-from asyncrunner.training.modules import modules_at, outermost, recompute_modules
+from asyncrunner.training.modules import compile_modules, modules_at, outermost, recompute_modules
+
+# torch hides this warning of its own while it compiles, unless warnings are errors.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 BACKENDS = ["eager", "aot_eager"]
 
@@ -152,7 +155,28 @@ async def test_parts_that_are_alike_are_compiled_once():
     )
     runner.val_loops.clear()
     await runner.train()
-    assert backend.graphs == 1
+    assert backend.graphs == 2  # the first one's inputs have no gradient
+
+
+async def test_more_models_of_one_process_than_torch_keeps_of_one_function_are_all_compiled():
+    backend = Counting()
+    for width in range(1, 11):  # it keeps eight
+        model = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 1))
+        compile_modules(model, {"backend": backend})
+        model(torch.ones(1, 3))
+    assert backend.graphs == 10
+
+
+async def test_a_copy_of_a_compiled_model_computes_with_its_own_weights():
+    runner = made(compile={"backend": "eager"})
+    await runner.train()
+    model = runner.state.model.eval()
+    copied, before = copy.deepcopy(model), model(torch.ones(1, 3))
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+    assert torch.equal(model(torch.ones(1, 3)), before)
+    assert not copied(torch.ones(1, 3)).any()
 
 
 async def test_a_checkpoint_of_a_compiled_model_has_the_names_of_one_that_is_not(tmp_path: Path):
@@ -245,7 +269,6 @@ async def test_a_resumed_run_may_compute_again_where_the_one_before_did_not(tmp_
     assert doubts == []
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 async def test_compiling_and_computing_again_go_together():
     got = await trained(recompute="layers.*", compile={"backend": "aot_eager"})
     assert all(torch.isfinite(one).all() for one in got)

@@ -245,6 +245,7 @@ async def test_a_model_that_the_run_compiles_is_refused_before_the_first_iterati
     assert events == []
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 async def test_beside_compiled_parts_the_others_are_probed():
     runner = fit(iters(2), model=model(), compile={"backend": "eager", "modules": "2"})
     runner.probe("0")

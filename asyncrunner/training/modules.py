@@ -7,7 +7,7 @@ and a copy of the model, as an average of its weights is, computes with its own 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
-from types import MethodType
+from types import CodeType, MethodType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -80,11 +80,24 @@ def compile_modules(model: nn.Module, compile: Compile) -> None:
     if compile is False:
         return
     options: dict[str, Any] = {} if compile is True else dict(compile)
+    codes: dict[type, CodeType] = {}
     for _, _, module in outermost(model, options.pop("modules", ""), "compile"):
         try:
-            cast("Any", module).compile(**options)
+            vars(module)["_compiled_call_impl"] = _compiled(module, options, codes)
         except (TypeError, RuntimeError) as error:
             raise ConfigurationError(f"compile={compile!r}: {error}") from error
+
+
+def _compiled(module: Any, options: Mapping[str, Any], codes: dict[type, CodeType]) -> Any:
+    # Module.compile() does the same without the function in between, and then torch leaves modules
+    # of its own, such as a Sequential, silently as they are.
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)
+
+    # What is compiled is kept by code, and no more than eight of each.
+    call.__code__ = codes.setdefault(module.__class__, call.__code__.replace())
+    torch_compile: Any = torch.compile  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # untyped in torch
+    return torch_compile(call, **options)
 
 
 def recompute_modules(model: nn.Module, patterns: str | Iterable[str]) -> None:
