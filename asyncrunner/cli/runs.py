@@ -1,5 +1,6 @@
 """`asyncrunner runs`: what runs there are, how far they are, and how they ended."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from ..errors import ConfigurationError, RunDirError
 from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
+from .find_run import Run, find_run
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="runs",
-    help="List runs, and show one of them.",
+    help="List runs, show one of them, and export its numbers.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -78,6 +80,40 @@ def show(
         typer.echo("\ncheckpoints")
         echo_checkpoints(checkpoints, run_dir / CHECKPOINTS)
     _echo_resume(run)
+
+
+class _Format(StrEnum):
+    csv = "csv"
+    parquet = "parquet"
+    sqlite = "sqlite"
+
+
+@app.command("export")
+def export(
+    run: Run,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="metrics.csv and the like."),
+    ] = None,
+    format: Annotated[
+        _Format | None, typer.Option(help="By the ending of FILE if not given, else csv.")
+    ] = None,
+) -> None:
+    """Write the metrics of a run as a table; as SQLite all of its events too."""
+    from asyncrunner_events import open_run
+
+    from ..run_dir.export import export as write
+
+    ending = "" if output is None else output.suffix.removeprefix(".").replace("db", "sqlite")
+    kind = format or (_Format(ending) if ending in set(_Format) else _Format.csv)
+    if ending and format is None and ending not in set(_Format):
+        raise ConfigurationError(f"--output must end in .csv, .parquet or .sqlite, got {output}")
+    path = output or Path(f"metrics.{kind}")
+    try:
+        count = write(open_run(find_run(run)), path, kind)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be written: {error}") from error
+    typer.echo(f"{clean(path)}: {count} rows")
 
 
 def _row(run: "RunView") -> tuple[str, ...]:

@@ -61,6 +61,15 @@ def check_subscriber(
             )
 
 
+def declared_types(subscriber: Subscriber) -> tuple[type[Event], ...]:
+    """Return the event types that a function is annotated to take; none if it does not say."""
+    try:
+        parts = _parts(_annotation(subscriber, inspect.signature(subscriber)))
+    except (TypeError, ValueError, StopIteration):
+        return ()
+    return tuple(part for part in parts if isinstance(part, type) and issubclass(part, Event))
+
+
 def is_async(subscriber: Subscriber) -> bool:
     """Whether calling it gives a coroutine: also for partials and objects with `__call__`."""
     return inspect.iscoroutinefunction(_innermost(subscriber))

@@ -37,7 +37,7 @@ from .user_code import user_traceback
 if TYPE_CHECKING:
     from ..runner import Runner
 
-__all__ = ["Found", "build_runner", "load"]
+__all__ = ["Found", "build_runner", "load", "load_value"]
 
 _LOOKED_FOR = """\
 Looked for, at the top level:
@@ -125,6 +125,19 @@ def load(target: str, args: Sequence[str] = ()) -> Found:
     raise ScriptError(f"{path} has no runner in it. {_LOOKED_FOR}{''.join(hints[:1])}")
 
 
+def load_value(target: str) -> Any:
+    """Import a script and return what `file.py:name` names.
+
+    Raises:
+        ScriptError: The script is missing, is not Python, raised, or has nothing of that name.
+    """
+    path, name = _located(target)
+    if not name:
+        raise ScriptError(f"{target}: expected a name after the file, as in {path}:name")
+    sys.path.insert(0, str(path.resolve().parent))
+    return _value(_imported(path, ()), path, name)
+
+
 def build_runner(
     factory: Callable[..., object],
     options: Sequence[str] | Mapping[str, object] = (),
@@ -205,10 +218,7 @@ def _imported(path: Path, runs: Sequence[object]) -> ModuleType:
 
 
 def _named(module: ModuleType, path: Path, name: str) -> Found:
-    known = [key for key in vars(module) if not key.startswith("_")]
-    if name not in vars(module):
-        raise ScriptError(f"{path} has no {name!r}{did_you_mean(name, known)}")
-    value = getattr(module, name)
+    value = _value(module, path, name)
     if _is_runner(value):
         return Found(path, "runner", name=name, value=value)
     if inspect.isroutine(value):
@@ -217,6 +227,13 @@ def _named(module: ModuleType, path: Path, name: str) -> Found:
     raise ScriptError(
         f"{path}:{name} must be a Runner or a function that returns one, and is a {kind}"
     )
+
+
+def _value(module: ModuleType, path: Path, name: str) -> Any:
+    known = [key for key in vars(module) if not key.startswith("_")]
+    if name not in vars(module):
+        raise ScriptError(f"{path} has no {name!r}{did_you_mean(name, known)}")
+    return getattr(module, name)
 
 
 def _chosen(module: ModuleType, path: Path, outline: Outline, args: Sequence[str]) -> Found | None:

@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Unpack
 
+import anyio
 import torch
 from torch import nn
 
 import asyncrunner_events
-from asyncrunner_events import Event
+from asyncrunner_events import Event, RunReader, open_run
 
 from ..bus import Bus
 from ..delivery.causation import Link
+from ..delivery.subscriber import declared_types
 from ..delivery.subscription import Options
 from ..errors import AsyncRunnerError, ConfigurationError
-from ..journal import read
 from ..training.attachment import Attachable, attach
 from ..training.state import RunState
 from ..training.stateful import States
@@ -28,6 +28,9 @@ async def replay(
     source: str | os.PathLike[str],
     subscriber: Attachable | Callable[[Any], Any],
     types: Any = None,
+    *,
+    since: str | int | None = None,
+    speed: float | None = None,
     **options: Unpack[Options],
 ) -> list[Event]:
     """Give a subscriber the events of a run's journal, in their order, by the clock they carry.
@@ -40,8 +43,10 @@ async def replay(
     Args:
         source: A journal, or a run directory.
         subscriber: A function, or an object with `attach`.
-        types: What a function gets; every event if not given. Event classes of your own are
+        types: What a function gets; if not given, what it is annotated to take, or every event. Event classes of your own are
             recognised if they are named here, or by what the object subscribes to.
+        since: Only events after this position: see `asyncrunner_events.RunReader`.
+        speed: How many times as fast as they were published; as fast as it goes if not given.
         options: How a function is subscribed; see `Options`.
 
     Returns:
@@ -60,10 +65,15 @@ async def replay(
         state = RunState(nn.Identity(), bus, torch.device("cpu"), has_checkpointer=True)
         attach(subscriber, bus, States(), lambda: state)
     else:
-        bus.subscribe(Event if types is None else types, subscriber, **options)
+        wanted = declared_types(subscriber) or Event if types is None else types
+        bus.subscribe(wanted, subscriber, **options)
     own = {t for s in bus.subscriptions for t in s.event_types if _is_users(t)}
     async with bus:
-        for event in read(_journal_of(source), types=own):
+        before_ns: int | None = None
+        for event in _reader(source).events(Event, *own, since=since):
+            if speed is not None and before_ns is not None:
+                await anyio.sleep(max(0, event.time_ns - before_ns) / 1e9 / speed)
+            before_ns = event.time_ns
             clock.put_to(monotonic_ns=event.monotonic_ns, time_ns=event.time_ns)
             await bus.publish(event)
             if bus.working and (await bus.drain()).undelivered:
@@ -99,9 +109,10 @@ def _is_users(event_type: type[Event]) -> bool:
     return event_type.__module__.partition(".")[0] != asyncrunner_events.__name__
 
 
-def _journal_of(source: str | os.PathLike[str]) -> Path:
-    path = Path(source)
-    journal = path / "events.jsonl" if path.is_dir() else path
-    if not journal.is_file():
-        raise ConfigurationError(f"replay: expected a journal or a run directory, got {path}")
-    return journal
+def _reader(source: str | os.PathLike[str]) -> RunReader:
+    try:
+        return open_run(source)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"replay: expected a journal or a run directory, got {os.fspath(source)}"
+        ) from None
