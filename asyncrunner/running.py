@@ -27,6 +27,7 @@ from asyncrunner_events import AfterRun, AfterTrainIter, BeforeRun, Event
 from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
 from .describe import points_fired
+from .device import pick_device
 from .launch import run_starts
 from .outputs import run_outputs
 from .settings import Settings
@@ -35,7 +36,8 @@ from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listenin
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
 from .training.brackets import bracket
-from .training.build import config_of
+from .training.build import build_model, build_optimizers, check_names, config_of
+from .training.modules import compile_modules, recompute_modules
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import RunState
 from .writers.names import chosen
@@ -210,6 +212,8 @@ class Running:
         config = {
             "device": runner.device,
             "precision": runner.precision,
+            "compile": runner.compile,
+            "recompute": runner.recompute,
             "compute": settings.compute or runner.compute,
             "deterministic": runner.deterministic,
             "seed": seed,
@@ -228,6 +232,32 @@ class Running:
             config=config,
             seed=seed,
         )
+
+
+def state_of(
+    runner: "Runner", state: RunState | None, settings: Settings, *, training: bool
+) -> RunState:
+    """Return what a run works on: what the run before did, or what is built now."""
+    if state is None:
+        device = pick_device(settings.device or runner.device)
+        model = build_model(runner.model, device)
+        recompute_modules(model, runner.recompute)
+        compile_modules(model, runner.compile)
+        state = RunState(
+            model,
+            runner.bus,
+            device,
+            precision=runner.precision,
+            compute_mode=runner.compute,
+            in_flight=runner.in_flight,
+        )
+    if training and not state.optimizers:
+        optimizers = build_optimizers(runner.optimizer, state.model)
+        check_names(getattr(runner.train_loop, "steps", optimizers), optimizers)
+        state.optimizers = optimizers
+    state.val, state.run_dir = runner.val_loops, run_dir_of(runner, settings)
+    state.begin(settings, training=training)
+    return state
 
 
 def run_dir_of(runner: "Runner", settings: Settings) -> Path | None:
