@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import AsyncRunnerError, CheckpointError
-from . import ckpt, doctor, events, hooks, new, run, runs
+from . import ckpt, doctor, events, hooks, new, run, runs, stream
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ app.command("run", context_settings=_SCRIPT_ARGS)(run.run)
 app.command("hooks", context_settings=_SCRIPT_ARGS)(hooks.hooks)
 app.command("events")(events.events)
 app.command("new")(new.new)
+app.command("stream")(stream.stream)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app)
 app.add_typer(ckpt.app)
