@@ -28,7 +28,7 @@ from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
 from .describe import points_fired
 from .launch import run_starts
-from .outputs import run_outputs
+from .outputs import check_stream, run_outputs
 from .settings import Settings
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
@@ -77,6 +77,7 @@ class Running:
         leave_if_stopped()
         for writer in self.writers:
             writer.prepare(settings.run_dir or runner.run_dir)
+        check_stream(settings, self.run_dir, runner.journal)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -206,7 +207,7 @@ class Running:
             "compute": settings.compute or runner.compute,
             "deterministic": runner.deterministic,
             "seed": seed,
-            "settings": settings.model_dump(exclude_defaults=True),
+            "settings": settings.shown(),
             "train": None if runner.train_loop is None else config_of(runner.train_loop),
         }
         return run_outputs(

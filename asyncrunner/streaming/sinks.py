@@ -5,6 +5,7 @@ point group `asyncrunner.sinks` with the scheme as its name. It is loaded when a
 not before. `asyncrunner/examples/mqtt_sink.py` is one.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,7 +19,9 @@ from ..errors import ConfigurationError
 from ..suggest import did_you_mean
 from .urls import SinkURL
 
-__all__ = ["GROUP", "NOTHING", "Line", "Sink", "find_sink", "require"]
+__all__ = ["GROUP", "NOTHING", "Line", "Sink", "find_sink", "fitting", "require"]
+
+_log = logging.getLogger("asyncrunner")
 
 GROUP = "asyncrunner.sinks"
 """The group of entry points."""
@@ -132,6 +135,17 @@ def require(module: str, *, extra: str) -> None:
         raise ConfigurationError(
             f'the sink "{extra}" needs the library {module}: pip install "asyncrunner[{extra}]"'
         )
+
+
+def fitting(lines: Sequence[Line], most_bytes: int) -> list[Line]:
+    """Return the lines that are not longer than the other side takes; the log says which are."""
+    for line in lines:
+        if len(line.content) > most_bytes:
+            _log.warning(
+                "event %s (%s) is left out: it has %d bytes, and %d are the most",
+                *(line.position, line.kind, len(line.content), most_bytes),
+            )
+    return [line for line in lines if len(line.content) <= most_bytes]
 
 
 def _plugin(url: SinkURL) -> Callable[[str], Sink]:

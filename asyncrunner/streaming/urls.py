@@ -9,9 +9,9 @@ from typing import Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from ..run_dir.redact import MASK, Redactor
+from ..run_dir.redact import MASK, Redactor, sink_urls
 
-__all__ = ["SinkURL", "shown"]
+__all__ = ["SinkURL"]
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _IS_WEBHOOK = re.compile(r"https?://", re.IGNORECASE)
@@ -39,7 +39,7 @@ class SinkURL:
 
         def value(found: re.Match[str]) -> str:
             if found[1] not in environ:
-                raise ConfigurationError(f"{shown(text)}: the variable {found[1]} is not set")
+                raise ConfigurationError(f"{sink_urls(text)}: the variable {found[1]} is not set")
             return quote(environ[found[1]], safe="")
 
         whole = _VARIABLE.sub(value, text)
@@ -47,10 +47,10 @@ class SinkURL:
             parts = urlsplit(whole)
             port = parts.port
         except ValueError as error:
-            raise ConfigurationError(f"{shown(text)} is not a URL: {error}") from None
+            raise ConfigurationError(f"{sink_urls(text)} is not a URL: {error}") from None
         if not parts.scheme or not parts.hostname or re.search(r"\s", whole):
             raise ConfigurationError(
-                f"a sink is a URL, as in redis://localhost:6379, got {shown(text)!r}"
+                f"a sink is a URL, as in redis://localhost:6379, got {sink_urls(text)!r}"
             )
         return cls(whole, parts, port)
 
@@ -67,7 +67,7 @@ class SinkURL:
     @property
     def shown(self) -> str:
         """The URL without what is secret in it."""
-        return shown(self.text)
+        return sink_urls(self.text)
 
     @property
     def name(self) -> str:
@@ -99,12 +99,3 @@ class SinkURL:
                 if len(one) > 1:
                     words = words.replace(one, MASK)
         return Redactor({}).text(words)
-
-
-def shown(url: str) -> str:
-    """Return a sink's URL without what is secret in it; of a webhook, the path often is."""
-    if _IS_WEBHOOK.match(url):
-        scheme, _, rest = url.partition("://")
-        place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-        return f"{scheme}://{place}/{MASK}"
-    return Redactor({}).text(url)
