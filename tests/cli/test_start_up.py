@@ -10,7 +10,7 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor", "runs", "ckpt")
+COMMANDS = ("run", "hooks", "events", "new", "doctor", "runs", "ckpt", "stream")
 
 
 def test_help_takes_less_than_300_ms(process: Command):

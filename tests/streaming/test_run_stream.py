@@ -1,9 +1,10 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,10 @@ import psutil
 import pytest
 from redis import Redis
 from servers import Server, free_port
+
+from asyncrunner.errors import ConfigurationError
+from asyncrunner.outputs import check_stream
+from asyncrunner.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -252,7 +257,9 @@ def test_a_password_is_in_no_file_no_message_and_no_argument_of_the_streamer(
     password = SECRET if place == "url" else "${BROKER}"
     good = f"redis://lab:{password}@127.0.0.1:{redis.port}"
     bad = f"redis://lab:{password}-wrong@localhost:{free_port()}"
-    run = start(runs, tmp_path, "--stream", good, "--stream", bad, BROKER=SECRET)
+    urls = [good, bad] if place == "url" else [good]
+    options = [word for url in urls for word in ("--stream", url)]
+    run = start(runs, tmp_path, *options, BROKER=SECRET)
     run.epoch(0)
     run.wait_for("epoch 1")
     arguments = run.streamer.cmdline()
@@ -271,27 +278,36 @@ def test_a_password_is_in_no_file_no_message_and_no_argument_of_the_streamer(
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("urls", "complaint"),
     [
-        (["--stream", "reddis://localhost"], "there is no sink 'reddis' (did you mean 'redis'?)"),
-        (["--stream", "localhost:6379"], "a sink is a URL, as in redis://localhost:6379"),
-        (
-            ["--stream", "redis://a:b@h", "--stream", "redis://a:c@h"],
-            "redis://***@h was given twice",
-        ),
-        (["--stream", "redis://${NO_SUCH}@h"], "the variable NO_SUCH is not set"),
-        (["--stream", "redis://h", "--journal", "off"], "needs a run directory and a journal"),
+        ("reddis://localhost", "there is no sink 'reddis' (did you mean redis or rediss?)"),
+        ("localhost:6379", "a sink is a URL, as in redis://localhost:6379"),
+        ("redis://a:b@h redis://a:c@h", "redis://***@h was given twice"),
+        ("redis://${NO_SUCH}@h", "the variable NO_SUCH is not set"),
+        ("redis://h:port", "redis://h:port is not a URL"),
     ],
 )
-def test_what_cannot_be_streamed_to_is_refused_before_the_run_begins(
-    tmp_path: Path, runs: list[Run], options: Sequence[str], complaint: str
-):
-    run = start(runs, tmp_path, *options)
+def test_what_cannot_be_streamed_to_is_refused(tmp_path: Path, urls: str, complaint: str):
+    with pytest.raises(ConfigurationError, match=re.escape(complaint)):
+        check_stream(Settings(stream=urls), tmp_path, "epochs")
+
+
+def test_a_run_without_a_journal_cannot_be_streamed(tmp_path: Path):
+    settings = Settings(stream="redis://localhost")
+
+    with pytest.raises(ConfigurationError, match="needs a run directory and a journal"):
+        check_stream(settings, None, "epochs")
+    with pytest.raises(ConfigurationError, match="needs a run directory and a journal"):
+        check_stream(settings, tmp_path, "off")
+
+
+def test_a_sink_is_refused_before_anything_is_written(tmp_path: Path, runs: list[Run]):
+    run = start(runs, tmp_path, "--stream", "reddis://localhost")
 
     code, _, said = run.end()
 
     assert code == 2
-    assert complaint in said
+    assert "there is no sink 'reddis'" in said
     assert not run.path.exists()
 
 
