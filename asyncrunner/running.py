@@ -29,7 +29,7 @@ from .checkpoint.saver import SaveRequest
 from .describe import points_fired
 from .device import pick_device
 from .launch import run_starts
-from .outputs import run_outputs
+from .outputs import check_stream, run_outputs
 from .settings import Settings
 from .steering import steered
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
@@ -80,6 +80,7 @@ class Running:
         leave_if_stopped()
         for writer in self.writers:
             writer.prepare(settings.run_dir or runner.run_dir)
+        check_stream(settings, self.run_dir, runner.journal)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -217,7 +218,7 @@ class Running:
             "compute": settings.compute or runner.compute,
             "deterministic": runner.deterministic,
             "seed": seed,
-            "settings": settings.model_dump(exclude_defaults=True),
+            "settings": settings.shown(),
             "train": None if runner.train_loop is None else config_of(runner.train_loop),
         }
         return run_outputs(

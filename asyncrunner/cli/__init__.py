@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import AsyncRunnerError, CheckpointError
-from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, tail
+from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, stream, tail
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ app.command("new")(new.new)
 app.command("tail")(tail.tail)
 app.command("replay")(replay.replay)
 app.command("ctl")(ctl.ctl)
+app.command("stream")(stream.stream)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app)
 app.add_typer(ckpt.app)
