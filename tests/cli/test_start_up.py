@@ -10,7 +10,7 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor", "runs", "ckpt")
+COMMANDS = ("run", "hooks", "events", "new", "doctor", "runs", "ckpt", "serve")
 
 
 def test_help_takes_less_than_300_ms(process: Command):
@@ -31,6 +31,7 @@ def test_help_takes_less_than_300_ms(process: Command):
         ["run", "--help"],
         ["ckpt", "diff", "--help"],
         ["runs", "--help"],
+        ["serve", "--help"],
     ],
 )
 def test_no_command_but_those_that_train_imports_torch(fresh: dict[str, str], args: list[str]):
