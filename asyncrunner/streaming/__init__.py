@@ -11,6 +11,9 @@ series       the metrics of a run, down-sampled as they are read
 api          runs, metrics, subscribers and checkpoints as JSON
 prometheus   the same for Prometheus
 openapi      what there is, as an OpenAPI document
+requests     what a client asks for, and the answer
+routes       a thing that can be asked for
+stream       one client's stream, whatever carries it
 security     who may ask for what
 app          from a request to its answer
 connections  sockets: how many, how long, how slow

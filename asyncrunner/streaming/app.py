@@ -1,12 +1,20 @@
 """From a request to its answer: an ASGI application of its own, for a handful of paths."""
 
 import logging
-import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
+
+from .. import __version__
 from ..errors import AsyncRunnerError
-from .requests import BadRequestError, NotFoundError, Request, Response
+from .api import API
+from .openapi import STREAM_PARAMETERS, document
+from .prometheus import PROMETHEUS
+from .requests import BadRequestError, NotFoundError, Request, Response, json_response
+from .routes import Route
 from .security import HEADERS, Guard, Refusal
 from .served import Served
 from .sse import Receive, Send, serve_sse
@@ -15,7 +23,9 @@ __all__ = ["App"]
 
 _log = logging.getLogger(__name__)
 
-_RUN = re.compile(r"/v1/runs/([^/]{1,128})(?:/([a-z]+))?")
+MOST_AT_ONCE = 4
+"""So many answers are put together at once: each may read a megabyte."""
+
 _UNKNOWN_TOKEN = Refusal(
     401,
     "the token is missing or wrong: open the address that was printed when the server started, "
@@ -36,6 +46,18 @@ class App:
     def __init__(self, served: Served, guard: Guard) -> None:
         self._served = served
         self._guard = guard
+        self._threads = anyio.CapacityLimiter(MOST_AT_ONCE)
+        self._routes = (
+            *API,
+            Route(
+                "/v1/runs/{run}/events",
+                "A run's events as server-sent events, from a position on and as they come.",
+                "text/event-stream",
+                parameters=STREAM_PARAMETERS,
+            ),
+            PROMETHEUS,
+            Route("/openapi.json", "This document.", "application/json", self._openapi),
+        )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,10 +91,18 @@ class App:
         return await self._route(request, receive, send)
 
     async def _route(self, request: Request, receive: Receive, send: Send) -> Response | None:
-        match = _RUN.fullmatch(request.path)
-        if match is not None and match[2] == "events":
-            return await serve_sse(self._served, match[1], request, receive, send)
+        for route in self._routes:
+            if (match := route.pattern.fullmatch(request.path)) is None:
+                continue
+            run = match.groupdict().get("run", "")
+            if route.answer is None:
+                return await serve_sse(self._served, run, request, receive, send)
+            answer = partial(route.answer, self._served, request, run)
+            return await anyio.to_thread.run_sync(answer, limiter=self._threads)
         raise NotFoundError("there is nothing here")
+
+    def _openapi(self, served: Served, request: Request, run: str) -> Response:
+        return json_response(document(self._routes, __version__))
 
     def _let_in(self) -> Response:
         # Not a redirect: that would still be the other site's navigation, without the cookie.

@@ -1,6 +1,7 @@
 """The runs that are served, by their ids, and a feed of each journal that somebody follows."""
 
 import json
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -17,11 +18,14 @@ from asyncrunner_events.segments import ranks_in
 from ..run_dir.find import RECORD, find_run_dirs
 from .feed import Feed
 from .requests import NotFoundError, is_run_id
+from .series import RunSeries
 
 __all__ = ["Counts", "Served", "Views"]
 
 FRESH_S = 1.0
 """So long what runs there are is not looked up again."""
+MOST_SERIES_KEPT = 8
+"""The metrics of so many runs are kept, each up to some megabytes."""
 LATEST = "latest"
 
 
@@ -65,6 +69,8 @@ class Served:
         self.views = views
         self.counts = Counts()
         self._tasks = tasks
+        self._series: dict[Path, RunSeries] = {}
+        self._keeping = threading.Lock()
         self._one_left = anyio.Event()
         self._feeds: dict[tuple[Path, int], Feed] = {}
         self._followers: dict[Feed, int] = {}
@@ -81,18 +87,27 @@ class Served:
             self._known_at = now
         return {run: path for run, (path, _) in self._known.items()}
 
-    async def find(self, run: str) -> Path:
+    def path(self, run: str) -> Path:
         """Return the directory of a run; `latest` is the one that started last.
 
         Raises:
             NotFoundError: If there is none with this id.
         """
-        runs = await anyio.to_thread.run_sync(self.runs)
+        runs = self.runs()
         if run == LATEST and runs:
             return next(iter(runs.values()))
         if not is_run_id(run) or run not in runs:
             raise NotFoundError("there is no such run")
         return runs[run]
+
+    def series(self, folder: Path) -> RunSeries:
+        """Return the metrics of a run; those of a few runs are kept."""
+        with self._keeping:
+            series = self._series.pop(folder, None) or RunSeries(folder)
+            self._series[folder] = series
+            while len(self._series) > MOST_SERIES_KEPT:
+                del self._series[next(iter(self._series))]
+            return series
 
     def end(self) -> None:
         """Let every stream end, once it has sent what there is."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from .chunk import Chunk
 from .records import Record
@@ -59,7 +60,7 @@ async def serve_sse(
         OSError: If the journal cannot be read; likewise.
     """
     wanted = Wanted(request)
-    folder = await served.find(run)
+    folder = await anyio.to_thread.run_sync(served.path, run)
     async with served.feed(folder, wanted.rank) as feed:
         start, note = wanted.start(feed)
         await send(_START)

@@ -54,7 +54,7 @@ class Site:
         """Return a connection."""
         return await anyio.connect_tcp("127.0.0.1", self.port)
 
-    def head(self, path: str, method: str = "GET", **headers: str | None) -> bytes:
+    def head(self, path: str, method: str = "GET", /, **headers: str | None) -> bytes:
         """Return a request's bytes; a header that is None is left out."""
         given: dict[str, str | None] = {
             "host": f"127.0.0.1:{self.port}",
@@ -64,9 +64,9 @@ class Site:
         lines = [f"{name}: {value}\r\n" for name, value in given.items() if value is not None]
         return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
-    async def get(self, path: str, method: str = "GET", **headers: str | None) -> Reply:
+    async def get(self, path: str, method: str = "GET", /, **headers: str | None) -> Reply:
         """Ask, and return the answer."""
-        headers = {"connection": "close", **headers}
+        headers.setdefault("connection", "close")
         return await self.ask(self.head(path, method, **headers))
 
     async def ask(self, request: bytes) -> Reply:
