@@ -19,6 +19,7 @@ LAYERS = (
         "launch",
         "run_dir",
         "stopping",
+        "streaming",
         "timeline",
         "watchdog",
         "writers",
@@ -26,7 +27,7 @@ LAYERS = (
     {"compute", "data", "device", "host_waits", "checkpoint", "training"},
     {"loops", "evaluation", "history", "probes"},
     {"subscribers"},
-    {"accounts", "describe", "dry_run", "outputs", "runner", "running"},
+    {"accounts", "describe", "dry_run", "outputs", "runner", "running", "steering"},
     {"script", "cli", "examples", "mmengine", "testing", "__main__"},
 )
 """From the bottom; a module may import its own layer and those before it."""
@@ -42,6 +43,7 @@ WITHOUT_TORCH = (
     "settings",
     "launch",
     "stopping",
+    "streaming",
     "run_dir",
     "timeline",
     "watchdog",
