@@ -80,7 +80,7 @@ async def test_the_program_on_the_page_runs(tmp_path: Path):
     facts = record(runner, ThroughputReady, NormsReady, ImageSaved, TraceSaved)
     await runner.train()
     await runner.test()
-    facts.expect(TraceSaved, ThroughputReady, NormsReady, ImageSaved)
+    facts.expect(TraceSaved, NormsReady, ThroughputReady, ImageSaved)
     assert facts.of(ThroughputReady)[0].mfu is not None
     assert list(facts.of(NormsReady)[0].weights) == ["head.weight", "head.bias"]
 
