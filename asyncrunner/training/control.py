@@ -51,13 +51,18 @@ class Control:
         """Return one that decides in this name."""
         return Control(self._state, by)
 
-    def stop(self, reason: str, *, by: str | None = None) -> None:
+    def stop(self, reason: str, *, by: str | None = None, save: bool = True) -> None:
         """End the run after the current iteration; the first request is the one that counts.
+
+        Args:
+            reason: Why.
+            by: Who decides.
+            save: Whether checkpointers save at the end; not if what was trained is of no use.
 
         Raises:
             ConfigurationError: If no run is going on.
         """
-        self._state().stop(reason, by=self._name(by))
+        self._state().stop(reason, by=self._name(by), save=save)
 
     def end_epoch(self, reason: str, *, by: str | None = None) -> None:
         """End the epoch after the current iteration, as if the data were at an end.

@@ -15,6 +15,9 @@ class Decision(Fact):
 class StopRequested(Decision):
     """Somebody asked the run to end after the current iteration."""
 
+    save: bool = True
+    """Whether checkpointers save at the end; not if what was trained is of no use."""
+
 
 class EpochEndRequested(Decision):
     """Somebody asked the epoch to end after the current iteration, as if its data were at an end."""
