@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Writing", "writing"]
 
-POLL_S = 0.25
+POLL_S = 1.0
 """So often a writer looks for something new."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 """The pause after an error, and what it grows to by doubling."""
