@@ -321,6 +321,10 @@ class RunState:
         """Start copying many numbers; `publish_landed` reports what `read` makes of them as fields."""
         self.copies.start_vector(vector, read, self._counters() | about, event_type)
 
+    def publish_in_order(self, event_type: type[Event], **fields: Any) -> None:
+        """Have what is on the host already published after the numbers that are still under way."""
+        self.copies.start_vector(None, lambda _: fields, self._counters(), event_type)
+
     def _counters(self) -> dict[str, Any]:
         names = ("epoch", "iter", "stage", "max_epochs", "max_iters")
         return {name: self.bus.progress[name] for name in names}
