@@ -141,6 +141,7 @@ class Runner:
             control.skip_step,
         )
         self.save_now, self.set_lr = control.save_now, control.set_lr
+        self.skip_batch, self.split_batch = control.skip_batch, control.split_batch
         self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None

@@ -14,6 +14,8 @@ from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint
 from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
+    BatchSkipped,
+    BatchSplit,
     Decision,
     EpochEndRequested,
     LearningRateChanged,
@@ -34,6 +36,7 @@ from .facts import (
     RunFailed,
     RunInterrupted,
     RunResumed,
+    StepFailed,
     SubscriberFailed,
     SubscriberSlow,
     WeightsLoaded,
@@ -112,6 +115,8 @@ __all__ = [
     "AfterVal",
     "AfterValEpoch",
     "AfterValIter",
+    "BatchSkipped",
+    "BatchSplit",
     "BeforeBackward",
     "BeforeEpoch",
     "BeforeIter",
@@ -165,6 +170,7 @@ __all__ = [
     "RunResumed",
     "SaveRequested",
     "Stage",
+    "StepFailed",
     "StepSkipped",
     "StopRequested",
     "SubscriberFailed",

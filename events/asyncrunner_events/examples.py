@@ -70,6 +70,9 @@ _VALUES: dict[str, dict[str, Any]] = {
     "stop_requested": {"reason": "no better val/loss for 5 epochs", "by": "early_stopping"},
     "epoch_end_requested": {"reason": "this shard is exhausted", "by": "curriculum"},
     "step_skipped": {"reason": "the loss is nan", "by": "NaNGuard"},
+    "step_failed": {"error": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB"},
+    "batch_skipped": {"reason": "it does not fit into memory", "by": "OutOfMemory"},
+    "batch_split": {"reason": "it does not fit into memory", "by": "OutOfMemory", "pieces": 2},
     "save_requested": {"reason": "SIGUSR2", "by": "watch_signals"},
     "learning_rate_changed": {"reason": "loss spike", "by": "damp", "lr": 0.0005, "before": 0.001},
     "throughput_ready": {
