@@ -9,10 +9,9 @@ travel as the scalars of a step do: `ModuleMeasured` is published when they have
 
 import warnings
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from asyncrunner_events import (
     AfterTrain,
     AfterTrainIter,
     BeforeBackward,
+    BeforeTrain,
     BeforeTrainIter,
     Event,
     ModuleBackward,
@@ -30,7 +30,7 @@ from asyncrunner_events import (
 )
 
 from .errors import ConfigurationError
-from .suggest import did_you_mean
+from .training.modules import Module, modules_at
 from .training.state import RunState
 from .training.tree import tensors_in
 
@@ -42,36 +42,15 @@ if TYPE_CHECKING:
 STATISTICS = ("mean", "std", "min", "max", "zeros", "nonfinite")
 
 
-class Matched(NamedTuple):
-    """A module that is probed."""
-
-    path: str
-    """Its place in the model, without what `torch.compile` puts into it."""
-    module: nn.Module
-    """The module."""
-
-
-def find_modules(model: nn.Module, pattern: str) -> list[Matched]:
+def find_modules(model: nn.Module, pattern: str) -> list[Module]:
     """Return the modules whose path matches a pattern such as `"layer3.*"`.
 
     Raises:
         ConfigurationError: If there is none, or a compiled module would keep hooks from being called.
     """
-    matched: list[Matched] = []
-    paths: list[str] = []
-    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    for name, module in modules:
-        path = ".".join(part for part in name.split(".") if part != "_orig_mod")
-        paths.append(path)
-        if path == pattern or (path and fnmatchcase(path, pattern)):
-            if name.endswith("_orig_mod"):  # its wrapper was matched, under the same path
-                continue
-            _check_not_compiled(model, name, path)
-            matched.append(Matched(path, module))
-    if not matched:
-        raise ConfigurationError(
-            f"probe: no module of the model matches {pattern!r}{did_you_mean(pattern, paths)}"
-        )
+    matched = modules_at(model, pattern, "probe")
+    for path, name, _ in matched:
+        _check_not_compiled(model, name, path)
     return matched
 
 
@@ -83,7 +62,8 @@ def _check_not_compiled(model: nn.Module, name: str, path: str) -> None:
         if is_inside or getattr(module, "_compiled_call_impl", None) is not None:
             raise ConfigurationError(
                 f"probe: {path!r} is compiled, and a compiled module calls no hook that comes later: "
-                "probe the whole that torch.compile returned, or train without compiling"
+                "probe the whole that torch.compile returned, leave it out of compile={'modules': …}, or "
+                "train without compiling"
             )
 
 
@@ -122,7 +102,11 @@ class Probe:
         begin = bus.subscribe(
             BeforeTrainIter, self._begin, every=self._every, priority=100, name=name
         )
-        self._subscriptions = [begin, bus.subscribe(AfterTrain, self._end, priority=0, name=name)]
+        self._subscriptions = [
+            bus.subscribe(BeforeTrain, self._check, name=name),
+            begin,
+            bus.subscribe(AfterTrain, self._end, priority=0, name=name),
+        ]
         return self
 
     def cancel(self) -> None:
@@ -142,13 +126,17 @@ class Probe:
     ) -> None:
         self.cancel()
 
+    def _check(self, event: BeforeTrain) -> None:
+        """Refuse a model that has no such module, before the first iteration that is due."""
+        find_modules(self._state().model, self._pattern)
+
     def _begin(self, event: BeforeTrainIter) -> None:
         """Hang on the modules for one iteration."""
         state, (forward, backward) = self._state(), self._kinds
         measured = state.bus.wants(ModuleMeasured)
         forward = forward and (measured or state.bus.wants(ModuleForward))
         backward = backward and (measured or state.bus.wants(ModuleBackward))
-        for path, module in find_modules(state.model, self._pattern):
+        for path, _, module in find_modules(state.model, self._pattern):
             if forward:
                 note = partial(self._note, ModuleForward, path)
                 self._handles.append(module.register_forward_hook(note))

@@ -13,14 +13,13 @@ from asyncrunner_events import MetricsReady
 from .bus import Bus
 from .checkpoint.saver import SaveRequest
 from .describe import dry_run_result, subscriber_table
-from .device import pick_device
 from .dry_run import dry_run, sanity_check
 from .errors import ConfigurationError
 from .evaluation import TestLoop, ValLoop
 from .history import History
 from .probes import Probe, find_modules
 from .run_dir.resume_command import last_attempt, resume_command
-from .running import Running, run_dir_of
+from .running import Running, run_dir_of, state_of
 from .settings import ComputeMode, JournalKind, Progress, Settings
 from .stopping import GRACE_S, stop_signals, until_stopped
 from .subscribers.checkpointer import Checkpointer
@@ -29,13 +28,11 @@ from .training.attachment import Attachable, Attachment, attach
 from .training.build import (
     Model,
     Optimizers,
-    build_model,
-    build_optimizers,
-    check_names,
     check_parts,
     one_of,
 )
 from .training.control import Control
+from .training.modules import Compile
 from .training.schedule import positive_int
 from .training.state import Loop, Precision, RunState
 from .training.stateful import States
@@ -66,6 +63,10 @@ class Runner:
         deterministic: Use deterministic algorithms only.
         device: Where to train: `"auto"` is the accelerator if there is one.
         precision: What forward computes in: `"fp32"`, or autocast to `"bf16"` or `"fp16"`.
+        compile: Whether `torch.compile` compiles the model, or its options; `{"modules": "layers.*"}`
+            compiles these parts.
+        recompute: Modules, such as `"layers.*"`, that keep their inputs only and compute again in the
+            backward pass, to save memory (activation checkpointing).
         compute: Where steps compute: `"inline"` is on the event loop, `"thread"` beside it, and
             `"auto"` in a thread if they are long ones on the CPU; see `asyncrunner.compute`.
         in_flight: How many iterations may be queued on the device before the loop awaits it.
@@ -95,6 +96,8 @@ class Runner:
         deterministic: bool = False,
         device: str = "auto",
         precision: Precision = "fp32",
+        compile: Compile = False,
+        recompute: str | Iterable[str] = (),
         compute: ComputeMode = "auto",
         in_flight: int = 2,
         log_every: int = 10,
@@ -120,6 +123,8 @@ class Runner:
         self.deterministic = deterministic
         self.device = device
         self.precision: Precision = precision
+        self.compile = compile
+        self.recompute = recompute if isinstance(recompute, str) else tuple(recompute)
         self.compute: ComputeMode = compute
         self.in_flight = positive_int("in_flight", in_flight)
         self.log_every = positive_int("log_every", log_every)
@@ -135,11 +140,8 @@ class Runner:
         self._states = States()
         self.add_stateful = self._states.add
         control = Control(self._state_of_run)
-        self.stop, self.end_epoch, self.skip_step = (
-            control.stop,
-            control.end_epoch,
-            control.skip_step,
-        )
+        self.stop, self.pause, self.unpause = control.stop, control.pause, control.unpause
+        self.end_epoch, self.skip_step = control.end_epoch, control.skip_step
         self.save_now, self.set_lr = control.save_now, control.set_lr
         self.skip_batch, self.split_batch = control.skip_batch, control.split_batch
         self._history: History | None = None
@@ -320,7 +322,8 @@ class Runner:
             raise ConfigurationError("this runner is running already: await that run first")
 
         def build(settings: Settings) -> RunState:
-            self._state = self._built(settings, training=training)
+            self._state = state_of(self, self._state, settings, training=training)
+            self._state.states = self._states
             return self._state
 
         running = self._running = Running(self, build, training=training)
@@ -329,28 +332,6 @@ class Runner:
                 yield running, state
         finally:
             self._fired, self._running = running.fired, None
-
-    def _built(self, settings: Settings, *, training: bool) -> RunState:
-        state = self._state
-        if state is None:
-            device = pick_device(settings.device or self.device)
-            model = build_model(self.model, device)
-            state = RunState(
-                model,
-                self.bus,
-                device,
-                precision=self.precision,
-                compute_mode=self.compute,
-                in_flight=self.in_flight,
-            )
-        if training and not state.optimizers:
-            optimizers = build_optimizers(self.optimizer, state.model)
-            check_names(getattr(self.train_loop, "steps", optimizers), optimizers)
-            state.optimizers = optimizers
-        state.val, state.states = self.val_loops, self._states
-        state.run_dir = run_dir_of(self, settings)
-        state.begin(settings, training=training)
-        return state
 
     # Checkpoints
 

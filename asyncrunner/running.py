@@ -27,14 +27,17 @@ from asyncrunner_events import AfterRun, AfterTrainIter, BeforeRun, Event
 from .checkpoint import Manifest
 from .checkpoint.saver import SaveRequest
 from .describe import points_fired
+from .device import pick_device
 from .launch import run_starts
-from .outputs import run_outputs
+from .outputs import check_stream, run_outputs
 from .settings import Settings
+from .steering import steered
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
 from .training.brackets import bracket
-from .training.build import config_of
+from .training.build import build_model, build_optimizers, check_names, config_of
+from .training.modules import compile_modules, recompute_modules
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import RunState
 from .writers.names import chosen
@@ -77,6 +80,7 @@ class Running:
         leave_if_stopped()
         for writer in self.writers:
             writer.prepare(settings.run_dir or runner.run_dir)
+        check_stream(settings, self.run_dir, runner.journal)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -94,7 +98,8 @@ class Running:
             ):
                 signals = left_last.enter_context(listening(self._listener()))
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
-                async with runner.bus, self._all_written(state, signals), points:
+                steering = steered(state, self.run_dir)
+                async with runner.bus, steering, self._all_written(state, signals), points:
                     yield state
 
     async def resume(self, state: RunState, choice: str | Path) -> bool:
@@ -208,10 +213,12 @@ class Running:
         config = {
             "device": runner.device,
             "precision": runner.precision,
+            "compile": runner.compile,
+            "recompute": runner.recompute,
             "compute": settings.compute or runner.compute,
             "deterministic": runner.deterministic,
             "seed": seed,
-            "settings": settings.model_dump(exclude_defaults=True),
+            "settings": settings.shown(),
             "train": None if runner.train_loop is None else config_of(runner.train_loop),
         }
         return run_outputs(
@@ -226,6 +233,32 @@ class Running:
             config=config,
             seed=seed,
         )
+
+
+def state_of(
+    runner: "Runner", state: RunState | None, settings: Settings, *, training: bool
+) -> RunState:
+    """Return what a run works on: what the run before did, or what is built now."""
+    if state is None:
+        device = pick_device(settings.device or runner.device)
+        model = build_model(runner.model, device)
+        recompute_modules(model, runner.recompute)
+        compile_modules(model, runner.compile)
+        state = RunState(
+            model,
+            runner.bus,
+            device,
+            precision=runner.precision,
+            compute_mode=runner.compute,
+            in_flight=runner.in_flight,
+        )
+    if training and not state.optimizers:
+        optimizers = build_optimizers(runner.optimizer, state.model)
+        check_names(getattr(runner.train_loop, "steps", optimizers), optimizers)
+        state.optimizers = optimizers
+    state.val, state.run_dir = runner.val_loops, run_dir_of(runner, settings)
+    state.begin(settings, training=training)
+    return state
 
 
 def run_dir_of(runner: "Runner", settings: Settings) -> Path | None:

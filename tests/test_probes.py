@@ -236,6 +236,24 @@ async def test_of_a_compiled_model_the_whole_can_be_probed_and_the_inside_says_w
         runner.probe("0.2")
 
 
+async def test_a_model_that_the_run_compiles_is_refused_before_the_first_iteration():
+    runner = fit(iters(2), model=model(), compile={"backend": "eager"})
+    runner.probe("0", every=2)
+    events = seen(runner, BeforeTrainIter)
+    with pytest.raises(ConfigurationError, match=r"'0' is compiled, and .* calls no hook"):
+        await runner.train()
+    assert events == []
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+async def test_beside_compiled_parts_the_others_are_probed():
+    runner = fit(iters(2), model=model(), compile={"backend": "eager", "modules": "2"})
+    runner.probe("0")
+    events = seen(runner, ModuleForward)
+    await runner.train()
+    assert [event.module for event in events] == ["0", "0"]
+
+
 def test_paths_do_not_show_what_compiling_adds():
     untyped: Any = torch
     whole = nn.Sequential(untyped.compile(model(), backend="eager"))

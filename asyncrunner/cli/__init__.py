@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import AsyncRunnerError, CheckpointError
-from . import ckpt, doctor, events, hooks, new, replay, run, runs, tail
+from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, stream, tail
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -34,6 +34,8 @@ app.command("events")(events.events)
 app.command("new")(new.new)
 app.command("tail")(tail.tail)
 app.command("replay")(replay.replay)
+app.command("ctl")(ctl.ctl)
+app.command("stream")(stream.stream)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app)
 app.add_typer(ckpt.app)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..host_waits import is_compiled
 from .build import uncompiled
 from .optimize import gradients_of
 from .state import RunState
@@ -91,4 +92,5 @@ def _setup(state: RunState) -> dict[str, Any]:
         "the device": state.device.type,
         "the number of threads": torch.get_num_threads(),
         "the precision": state.precision,
+        "whether the model is compiled": is_compiled(state.model),
     }

@@ -1,7 +1,7 @@
 """What a loop works on, and what it shares with the runner."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -288,6 +288,7 @@ class RunState:
         """End the run after the current iteration; the first reason is kept."""
         if self.stop_reason is None:
             self.stop_reason, self.saves_no_more = reason, not save
+            self.safe_point.is_paused = False
             self.bus.publish_threadsafe(StopRequested(reason=reason, by=by, save=save))
 
     def forward_modes(self) -> contextlib.AbstractContextManager[Any]:
@@ -318,9 +319,21 @@ class RunState:
         **about: Any,
     ) -> None:
         """Start copying an iteration's scalars; `publish_landed` reports them with `about`."""
-        counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
-        limits = {key: self.bus.progress[key] for key in ("max_epochs", "max_iters")}
-        self.copies.start(scalars, {**counters, **limits, **about}, event_type)
+        self.copies.start(scalars, self._counters() | about, event_type)
+
+    def copy_vector_to_host(
+        self,
+        vector: torch.Tensor,
+        read: Callable[[list[float]], dict[str, Any]],
+        event_type: type[Event],
+        **about: Any,
+    ) -> None:
+        """Start copying many numbers; `publish_landed` reports what `read` makes of them as fields."""
+        self.copies.start_vector(vector, read, self._counters() | about, event_type)
+
+    def _counters(self) -> dict[str, Any]:
+        names = ("epoch", "iter", "stage", "max_epochs", "max_iters")
+        return {name: self.bus.progress[name] for name in names}
 
     def optimizer_name(self, given: str | None, *, asked_by: str) -> str:
         """Return which optimizer is meant: the only one if none is named.
@@ -344,6 +357,5 @@ class RunState:
         """Publish what every copy that has landed is for; with `wait`, all of them."""
         if wait and self.copies:
             await self.pace.device_is_done()
-        for event_type, about, metrics in self.copies.landed():
-            fields: dict[str, Any] = {"metrics": metrics, **about}
-            await self.bus.publish(event_type, **fields)
+        for event_type, about, numbers in self.copies.landed():
+            await self.bus.publish(event_type, **(numbers | about))

@@ -11,6 +11,15 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .commands import (
+    COMMANDS,
+    CheckpointCommand,
+    Command,
+    PauseCommand,
+    ResumeCommand,
+    SetLearningRateCommand,
+    StopCommand,
+)
 from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
@@ -19,6 +28,8 @@ from .decisions import (
     Decision,
     EpochEndRequested,
     LearningRateChanged,
+    RunContinued,
+    RunPaused,
     SaveRequested,
     StepSkipped,
     StopRequested,
@@ -93,6 +104,7 @@ from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
+    "COMMANDS",
     "DECISIONS",
     "EVENTS",
     "FACTS",
@@ -132,10 +144,12 @@ __all__ = [
     "BeforeVal",
     "BeforeValEpoch",
     "BeforeValIter",
+    "CheckpointCommand",
     "CheckpointFailed",
     "CheckpointRejected",
     "CheckpointSaved",
     "CheckpointSkipped",
+    "Command",
     "CountedBy",
     "Cursor",
     "Decision",
@@ -162,16 +176,22 @@ __all__ = [
     "ModuleProbe",
     "MountPoint",
     "NormsReady",
+    "PauseCommand",
     "Position",
+    "ResumeCommand",
     "ResumeInexact",
+    "RunContinued",
     "RunFailed",
     "RunInterrupted",
+    "RunPaused",
     "RunReader",
     "RunResumed",
     "SaveRequested",
+    "SetLearningRateCommand",
     "Stage",
     "StepFailed",
     "StepSkipped",
+    "StopCommand",
     "StopRequested",
     "SubscriberFailed",
     "SubscriberSlow",

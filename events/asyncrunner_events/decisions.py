@@ -61,6 +61,17 @@ class SaveRequested(Decision):
     """Somebody asked for a checkpoint now; each checkpointer saves one at the next safe point."""
 
 
+class RunPaused(Decision):
+    """The run waits at a safe point, and trains no further until it is told to."""
+
+
+class RunContinued(Decision):
+    """The run goes on after a pause."""
+
+    paused_s: float = 0.0
+    """How long it waited, in seconds."""
+
+
 class LearningRateChanged(Decision):
     """Somebody set an optimizer's learning rate; published when it holds.
 
@@ -83,6 +94,8 @@ DECISIONS: tuple[type[Decision], ...] = (
     BatchSkipped,
     BatchSplit,
     SaveRequested,
+    RunPaused,
+    RunContinued,
     LearningRateChanged,
 )
 """All of them."""

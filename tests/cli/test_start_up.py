@@ -8,7 +8,19 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor", "tail", "replay", "runs", "ckpt")
+COMMANDS = (
+    "run",
+    "hooks",
+    "events",
+    "new",
+    "doctor",
+    "tail",
+    "replay",
+    "ctl",
+    "stream",
+    "runs",
+    "ckpt",
+)
 
 
 @pytest.mark.parametrize(

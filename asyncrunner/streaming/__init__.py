@@ -1,0 +1,1 @@
+"""Events that leave the machine: sinks, and the process that feeds them from the journal."""
