@@ -18,6 +18,7 @@ COMMANDS = (
     "replay",
     "ctl",
     "stream",
+    "serve",
     "runs",
     "ckpt",
 )
@@ -32,6 +33,7 @@ COMMANDS = (
         ["run", "--help"],
         ["ckpt", "diff", "--help"],
         ["runs", "--help"],
+        ["serve", "--help"],
     ],
 )
 def test_no_command_but_those_that_train_imports_torch(fresh: dict[str, str], args: list[str]):
