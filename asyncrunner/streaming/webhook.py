@@ -3,9 +3,10 @@
 What is sent to is chosen by whoever starts a run, but not always by who owns the machine, so it must
 not become a way into a private network: https only (http to this machine alone), no redirect is
 followed, no proxy used, and the address that a name stands for is looked up once, must be a public
-one, and is what is then connected to. https://mlflow.org/docs/latest/ml/webhooks has what went wrong
-elsewhere. If the variable `ASYNCRUNNER_WEBHOOK_TOKEN` is set, it is sent as a bearer token.
+one, and is what is then connected to. If the variable `ASYNCRUNNER_WEBHOOK_TOKEN` is set, it is
+sent as a bearer token.
 
+https://cheatsheetseries.owasp.org/cheatsheets/Server_Side_Request_Forgery_Prevention_Cheat_Sheet.html
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
 """
 
@@ -91,7 +92,7 @@ class Webhook:
             await anyio.sleep(min(wait_s, _LONGEST_NAP_S))
             return 0
         batch = _batch(lines)
-        body = b"[" + b",".join(line.content for line in fitting(batch, MOST_BYTES)) + b"]"
+        body = b"[" + b",".join(line.content for line in fitting(batch, MOST_BYTES - 2)) + b"]"
         if body == b"[]":
             return len(batch)
         if self._client is None:
