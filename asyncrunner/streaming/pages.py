@@ -13,7 +13,9 @@ _HTML = "text/html; charset=utf-8"
 
 def _page(name: str, content_type: str) -> Route:
     def answer(served: Served, request: Request, run: str) -> Response:
-        return Response(files("asyncrunner.streaming").joinpath("page", name).read_bytes(), content_type)
+        return Response(
+            files("asyncrunner.streaming").joinpath("page", name).read_bytes(), content_type
+        )
 
     path = "/" if content_type == _HTML else f"/{name}"
     return Route(path, f"The page: {name}.", content_type.partition(";")[0], answer)

@@ -1,5 +1,6 @@
 """A server on a real socket, and clients that speak HTTP by hand."""
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -70,10 +71,15 @@ class Site:
         return await self.ask(self.head(path, method, **headers))
 
     async def ask(self, request: bytes) -> Reply:
-        """Send bytes, and return what comes until the connection is closed."""
+        """Send bytes, and return what comes until the connection is closed; status 0 is no answer."""
+        received = b""
         async with await self.connect() as stream:
-            await stream.send(request)
-            received = b"".join([part async for part in stream])
+            with contextlib.suppress(anyio.BrokenResourceError):  # closed before it read everything
+                await stream.send(request)
+                async for part in stream:
+                    received += part
+        if not received:
+            return Reply(0, {}, b"")
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
