@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import ByteReceiveStream, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from asyncrunner.cli.serve import views
@@ -98,7 +98,7 @@ class Site:
 class Events:
     """The client's end of a stream of server-sent events: written from the standard, not from ours."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: ByteReceiveStream) -> None:
         self.last_id = ""
         self._received = BufferedByteReceiveStream(stream)
         self._is_begun = False
