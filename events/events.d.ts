@@ -346,6 +346,27 @@ export interface MetricsReadyData extends EventData {
  */
 export type MetricsReady = Envelope<"dev.asyncrunner.metrics_ready.v1", "metrics_ready", MetricsReadyData>;
 
+export interface StepFailedData extends EventData {
+  /** The error's class and message. */
+  error: string;
+  /** The optimizer whose step it is. */
+  optimizer?: string;
+  /** The batch's place in its epoch, from 0. */
+  batch_idx?: number;
+  /** Batches in the epoch, if the loader knows. */
+  num_batches?: number | null;
+  /** In how many pieces it was being computed. */
+  pieces?: number;
+}
+
+/**
+ * Forward or backward ran out of memory; a blocking subscriber may decide what to do about it.
+ *
+ * It may call `skip_batch` or `split_batch`, and the last one who does decides. If nobody does the
+ * error is raised, and ends the run.
+ */
+export type StepFailed = Envelope<"dev.asyncrunner.step_failed.v1", "step_failed", StepFailedData>;
+
 export interface HostWaitedData extends EventData {
   /** What reads the value, `loss.item()`. */
   code: string;
@@ -515,6 +536,8 @@ export interface StopRequestedData extends EventData {
   reason: string;
   /** Who: the subscriber's name, the function that asked, or what came from outside. */
   by?: string;
+  /** Whether checkpointers save at the end; not if what was trained is of no use. */
+  save?: boolean;
 }
 
 /** Somebody asked the run to end after the current iteration. */
@@ -546,6 +569,40 @@ export interface StepSkippedData extends EventData {
  */
 export type StepSkipped = Envelope<"dev.asyncrunner.step_skipped.v1", "step_skipped", StepSkippedData>;
 
+export interface BatchSkippedData extends EventData {
+  /** Why. */
+  reason: string;
+  /** Who: the subscriber's name, the function that asked, or what came from outside. */
+  by?: string;
+  /** The optimizer whose step failed. */
+  optimizer?: string;
+  /** The batch's place in its epoch, from 0. */
+  batch_idx?: number;
+  /** Batches in the epoch, if the loader knows. */
+  num_batches?: number | null;
+}
+
+/** A batch that does not fit into memory is left out; what its group had gathered is lost too. */
+export type BatchSkipped = Envelope<"dev.asyncrunner.batch_skipped.v1", "batch_skipped", BatchSkippedData>;
+
+export interface BatchSplitData extends EventData {
+  /** Why. */
+  reason: string;
+  /** Who: the subscriber's name, the function that asked, or what came from outside. */
+  by?: string;
+  /** How many. */
+  pieces: number;
+  /** The optimizer whose step failed. */
+  optimizer?: string;
+  /** The batch's place in its epoch, from 0. */
+  batch_idx?: number;
+  /** Batches in the epoch, if the loader knows. */
+  num_batches?: number | null;
+}
+
+/** A batch that does not fit into memory is computed again, in pieces. */
+export type BatchSplit = Envelope<"dev.asyncrunner.batch_split.v1", "batch_split", BatchSplitData>;
+
 export interface SaveRequestedData extends EventData {
   /** Why. */
   reason: string;
@@ -555,6 +612,28 @@ export interface SaveRequestedData extends EventData {
 
 /** Somebody asked for a checkpoint now; each checkpointer saves one at the next safe point. */
 export type SaveRequested = Envelope<"dev.asyncrunner.save_requested.v1", "save_requested", SaveRequestedData>;
+
+export interface RunPausedData extends EventData {
+  /** Why. */
+  reason: string;
+  /** Who: the subscriber's name, the function that asked, or what came from outside. */
+  by?: string;
+}
+
+/** The run waits at a safe point, and trains no further until it is told to. */
+export type RunPaused = Envelope<"dev.asyncrunner.run_paused.v1", "run_paused", RunPausedData>;
+
+export interface RunContinuedData extends EventData {
+  /** Why. */
+  reason: string;
+  /** Who: the subscriber's name, the function that asked, or what came from outside. */
+  by?: string;
+  /** How long it waited, in seconds. */
+  paused_s?: Float;
+}
+
+/** The run goes on after a pause. */
+export type RunContinued = Envelope<"dev.asyncrunner.run_continued.v1", "run_continued", RunContinuedData>;
 
 export interface LearningRateChangedData extends EventData {
   /** Why. */
@@ -577,6 +656,70 @@ export interface LearningRateChangedData extends EventData {
  */
 export type LearningRateChanged = Envelope<"dev.asyncrunner.learning_rate_changed.v1", "learning_rate_changed", LearningRateChangedData>;
 
+export interface StopCommandData extends EventData {
+  /** Chosen by who asks; the same command again has the same, and is done once. */
+  command_id: string;
+  /** Who asks. */
+  by?: string;
+  /** Why. */
+  reason?: string;
+}
+
+/** End the run after the current iteration, with a checkpoint. */
+export type StopCommand = Envelope<"dev.asyncrunner.stop_command.v1", "stop_command", StopCommandData>;
+
+export interface PauseCommandData extends EventData {
+  /** Chosen by who asks; the same command again has the same, and is done once. */
+  command_id: string;
+  /** Who asks. */
+  by?: string;
+  /** Why. */
+  reason?: string;
+}
+
+/** Train no further until told to, at the next safe point. */
+export type PauseCommand = Envelope<"dev.asyncrunner.pause_command.v1", "pause_command", PauseCommandData>;
+
+export interface ResumeCommandData extends EventData {
+  /** Chosen by who asks; the same command again has the same, and is done once. */
+  command_id: string;
+  /** Who asks. */
+  by?: string;
+  /** Why. */
+  reason?: string;
+}
+
+/** Go on after a pause. */
+export type ResumeCommand = Envelope<"dev.asyncrunner.resume_command.v1", "resume_command", ResumeCommandData>;
+
+export interface CheckpointCommandData extends EventData {
+  /** Chosen by who asks; the same command again has the same, and is done once. */
+  command_id: string;
+  /** Who asks. */
+  by?: string;
+  /** Why. */
+  reason?: string;
+}
+
+/** Save a checkpoint at the next safe point. */
+export type CheckpointCommand = Envelope<"dev.asyncrunner.checkpoint_command.v1", "checkpoint_command", CheckpointCommandData>;
+
+export interface SetLearningRateCommandData extends EventData {
+  /** Chosen by who asks; the same command again has the same, and is done once. */
+  command_id: string;
+  /** Who asks. */
+  by?: string;
+  /** Why. */
+  reason?: string;
+  /** The learning rate. */
+  lr: number | "NaN" | "Infinity" | "-Infinity";
+  /** The optimizer's name, if there are several. */
+  optimizer?: string | null;
+}
+
+/** Set the learning rate of an optimizer's parameter groups, at the next safe point. */
+export type SetLearningRateCommand = Envelope<"dev.asyncrunner.set_learning_rate_command.v1", "set_learning_rate_command", SetLearningRateCommandData>;
+
 export interface ThroughputReadyData extends EventData {
   /** The iterations that the speeds are of; `iter` is the last of them. */
   iters: number;
@@ -594,7 +737,7 @@ export interface ThroughputReadyData extends EventData {
   mfu?: Float | null;
   /** What tensors take of the device's memory; on the CPU, what the process takes. */
   memory_bytes?: number | null;
-  /** The most that was taken since the run began. */
+  /** The most that this process has taken so far. */
   memory_peak_bytes?: number | null;
   /** What the process holds of the device's memory, to use it again. */
   memory_reserved_bytes?: number | null;
@@ -691,6 +834,7 @@ export type AnyEvent =
   | ModuleBackward
   | ModuleMeasured
   | MetricsReady
+  | StepFailed
   | HostWaited
   | RunFailed
   | RunInterrupted
@@ -707,8 +851,17 @@ export type AnyEvent =
   | StopRequested
   | EpochEndRequested
   | StepSkipped
+  | BatchSkipped
+  | BatchSplit
   | SaveRequested
+  | RunPaused
+  | RunContinued
   | LearningRateChanged
+  | StopCommand
+  | PauseCommand
+  | ResumeCommand
+  | CheckpointCommand
+  | SetLearningRateCommand
   | ThroughputReady
   | NormsReady
   | HistogramsReady
