@@ -6,6 +6,8 @@
 #   bus, journal         delivery; a file of events (anyio, no torch)
 #   device, checkpoint   waiting for the device; files that survive (torch)
 #   data                 samplers and data sets that come out the same in a resumed run
+#   optim                parameter groups, learning rates by batch size
+#   writers              the run's numbers, copied to where people look at them
 #   loops, evaluation    training, validation, test: every mount point in plain sight
 #   subscribers          what listens by default: console, progress, checkpointer
 #   runner, running      model, optimizers, loops and a bus, put together; a run of them
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors as errors
     from . import events as events
+    from . import optim as optim
     from .bus import Bus as Bus
     from .delivery.subscription import Subscription as Subscription
     from .evaluation import TestLoop as TestLoop
@@ -41,6 +44,7 @@ __all__ = [
     "ValLoop",
     "errors",
     "events",
+    "optim",
 ]
 
 _HOME = {
@@ -61,6 +65,6 @@ def __getattr__(name: str) -> object:
     # events 0.15 s, and `asyncrunner --help` needs neither.
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("errors", "events"):
+    if name in ("errors", "events", "optim"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,8 +36,9 @@ from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listenin
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
 from .training.brackets import bracket
-from .training.build import build_model, build_optimizers, check_names, config_of
+from .training.build import build_model, build_optimizers, check_names
 from .training.modules import compile_modules, recompute_modules
+from .training.record import config_of
 from .training.seeding import deterministic_algorithms, seed_everything
 from .training.state import RunState
 from .writers.names import chosen
@@ -91,7 +92,7 @@ class Running:
             with (
                 ExitStack() as left_last,
                 closing(state),
-                self._outputs(seed),
+                self._outputs(state, seed),
                 checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
                 self._buffers_made(),
                 points_fired(runner.bus, settings.dry_run) as self.fired,
@@ -208,19 +209,8 @@ class Running:
             return () if self.run_dir is None else (Checkpointer(),)
         return tuple(given)
 
-    def _outputs(self, seed: int | None) -> AbstractContextManager[None]:
+    def _outputs(self, state: RunState, seed: int | None) -> AbstractContextManager[None]:
         runner, settings, run_dir = self._runner, self.settings, self.run_dir
-        config = {
-            "device": runner.device,
-            "precision": runner.precision,
-            "compile": runner.compile,
-            "recompute": runner.recompute,
-            "compute": settings.compute or runner.compute,
-            "deterministic": runner.deterministic,
-            "seed": seed,
-            "settings": settings.shown(),
-            "train": None if runner.train_loop is None else config_of(runner.train_loop),
-        }
         return run_outputs(
             runner.bus,
             settings,
@@ -230,7 +220,7 @@ class Running:
             writers=() if settings.dry_run else self.writers,
             progress=runner.progress,
             log_every=runner.log_every,
-            config=config,
+            config=config_of(runner, state, settings, seed),
             seed=seed,
         )
 

@@ -1,6 +1,5 @@
 """From what a Runner was given to what a loop works on."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast, get_args
 
@@ -119,17 +118,3 @@ def check_names(steps: Mapping[str, object], optimizers: Mapping[str, object]) -
             if names
         )
     )
-
-
-def config_of(loop: object) -> dict[str, Any]:
-    """Return what a train loop was given, for the record: readable, and the same in every run."""
-    steps: Mapping[str, object] = getattr(loop, "steps", {})
-    gradients = getattr(loop, "gradients", None)
-    return {
-        "loop": type(loop).__name__,
-        "steps": {name: str(step) for name, step in steps.items()},
-        **{
-            name: getattr(loop, name) for name in ("max_epochs", "max_iters") if hasattr(loop, name)
-        },
-        **(dataclasses.asdict(gradients) if gradients is not None else {}),
-    }
