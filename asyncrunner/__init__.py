@@ -10,6 +10,7 @@
 #   loops, evaluation    training, validation, test: every mount point in plain sight
 #   subscribers          what listens by default: console, progress, checkpointer
 #   runner, running      model, optimizers, loops and a bus, put together; a run of them
+#   mmengine             MMEngine's hooks, unchanged, in our runner
 #   script, cli          `asyncrunner run train.py`
 
 from importlib import import_module

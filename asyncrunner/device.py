@@ -10,7 +10,8 @@ landed. On the CPU the work is done when the call returns, and neither has anyth
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import nan
 from typing import Any, NamedTuple, cast
 
@@ -139,10 +140,8 @@ class Pace:
 class _Copy(NamedTuple):
     event_type: type[Event]
     about: dict[str, Any]
-    metrics: dict[str, float]
-    """What was on the host already, and NaN in the places of the others."""
-    names: list[str]
-    """The others, in the order of `numbers`."""
+    read: Callable[[list[float]], dict[str, Any]]
+    """Makes fields of the event from the numbers."""
     numbers: torch.Tensor | None
     landed: torch.Event | None
 
@@ -182,30 +181,53 @@ class HostCopies:
             else:  # also a tensor of another class: what reading it does is not known
                 metrics[name] = nan
                 on_device[name] = scalar.detach()
-        numbers, landed = self._copied(list(on_device.values())) if on_device else (None, None)
-        self._under_way.append(_Copy(event_type, about, metrics, list(on_device), numbers, landed))
+        numbers, landed = self._stacked(list(on_device.values())) if on_device else (None, None)
+        read = partial(_filled_in, metrics, list(on_device))
+        self._under_way.append(_Copy(event_type, about, read, numbers, landed))
 
-    def landed(self) -> Iterator[tuple[type[Event], dict[str, Any], dict[str, float]]]:
+    def start_vector(
+        self,
+        vector: torch.Tensor,
+        read: Callable[[list[float]], dict[str, Any]],
+        about: dict[str, Any],
+        event_type: type[Event],
+    ) -> None:
+        """Start copying many numbers; `about` and the type come back with the fields that `read` makes.
+
+        Args:
+            vector: The numbers, on the device, with one axis.
+            read: Called on the host when they are there.
+            about: See above.
+            event_type: See above.
+        """
+        numbers, landed = self._copied(vector.detach())
+        self._under_way.append(_Copy(event_type, about, read, numbers, landed))
+
+    def landed(self) -> Iterator[tuple[type[Event], dict[str, Any], dict[str, Any]]]:
         """Yield the copies that have landed, oldest first: those before one that has not."""
         while self._under_way:
-            event_type, about, metrics, names, numbers, landed = self._under_way[0]
+            event_type, about, read, numbers, landed = self._under_way[0]
             if landed is not None and not landed.query():
                 return
             self._under_way.popleft()
+            values: list[float] = []
             if numbers is not None:
-                metrics.update(zip(names, cast("list[float]", numbers.tolist()), strict=True))  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+                values = cast("list[float]", numbers.tolist())  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
                 self._buffers(len(numbers), numbers.dtype).append(numbers)
-            yield event_type, about, metrics
+            yield event_type, about, read(values)
 
     def clear(self) -> None:
         """Forget what is under way; its memory is left to the copies that still write there."""
         self._under_way.clear()
 
-    def _copied(self, scalars: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Event | None]:
+    def _stacked(self, scalars: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Event | None]:
         dtype = self._dtype_for(scalars)
-        vector = torch.stack([s.to(self._device, dtype).reshape(()) for s in scalars])
-        free, pinned = self._buffers(len(scalars), dtype), self._device.type == "cuda"
-        numbers = free.pop() if free else torch.empty(len(scalars), dtype=dtype, pin_memory=pinned)
+        return self._copied(torch.stack([s.to(self._device, dtype).reshape(()) for s in scalars]))
+
+    def _copied(self, vector: torch.Tensor) -> tuple[torch.Tensor, torch.Event | None]:
+        count, dtype = len(vector), vector.dtype
+        free, pinned = self._buffers(count, dtype), self._device.type == "cuda"
+        numbers = free.pop() if free else torch.empty(count, dtype=dtype, pin_memory=pinned)
         numbers.copy_(vector, non_blocking=True)
         if self._device.type == "cpu":
             return numbers, None
@@ -222,3 +244,9 @@ class HostCopies:
 
     def _buffers(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
         return self._free.setdefault((count, dtype), [])
+
+
+def _filled_in(metrics: dict[str, float], names: list[str], numbers: list[float]) -> dict[str, Any]:
+    """Return the metrics, with the numbers that were on the device in their places."""
+    metrics.update(zip(names, numbers, strict=True))
+    return {"metrics": metrics}

@@ -7,6 +7,7 @@
     ├── EventCycleError             subscribers publish each other's events without an end
     ├── BusClosedError              the bus is not open
     ├── StepError                   a step returned what cannot be trained on
+    ├── NotFiniteError              the loss, or the gradients, are NaN or infinite
     ├── RunDirError                 the run directory cannot be used
     ├── CheckpointError             a checkpoint cannot be written or read
     └── ScriptError                 `asyncrunner run` cannot use the script
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "EventCycleError",
+    "NotFiniteError",
     "RunDirError",
     "ScriptError",
     "StepError",
@@ -55,6 +57,10 @@ class BusClosedError(AsyncRunnerError, RuntimeError):
 
 class StepError(AsyncRunnerError, ValueError):
     """A step returned what cannot be trained on or averaged."""
+
+
+class NotFiniteError(AsyncRunnerError, ArithmeticError):
+    """What is trained on has become NaN or infinite."""
 
 
 class RunDirError(AsyncRunnerError, OSError):

@@ -5,17 +5,20 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from .accounts import account_of
 from .bus import Bus
+from .errors import ConfigurationError
 from .journal import Journal
 from .run_dir.directory import RunDir, plain_config
 from .run_dir.resume_command import resume_command
 from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
+from .stopping import seconds_left
+from .streaming.child import checked, streamed
 from .subscribers import Console, JsonLines, Progress
 from .timeline import Timeline
 from .writers.feed import Started
@@ -53,6 +56,7 @@ def run_outputs(
             bus.identify(opened.run, opened.attempt)
             resume = resume_command(run_dir, opened.record.attempts[-1])
             which = settings.journal or journal
+            closing.enter_context(_streamed(settings, run_dir))
             if which != "off":
                 most_bytes = (
                     None if settings.journal_mb is None else settings.journal_mb * 1_000_000
@@ -90,6 +94,34 @@ def run_outputs(
         if timeline is not None:
             closing.enter_context(timeline.recording(bus))
         yield
+
+
+def check_stream(settings: Settings, run_dir: Path | None, journal: JournalKind) -> None:
+    """See that what is to be streamed can be.
+
+    Raises:
+        ConfigurationError: If there is no journal to stream from, or a URL is refused.
+    """
+    if settings.stream is None or settings.dry_run:
+        return
+    if run_dir is None or (settings.journal or journal) == "off":
+        raise ConfigurationError(
+            "--stream sends what is in the journal: the run needs a run directory and a journal"
+        )
+    checked(settings.stream.split(), allow_private_webhooks=settings.allow_private_webhooks)
+
+
+def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]:
+    if settings.stream is None:
+        return nullcontext()
+    # Entered before the journal is opened, so that it ends when all is in the file.
+    return streamed(
+        run_dir,
+        settings.stream.split(),
+        allow_private_webhooks=settings.allow_private_webhooks,
+        seconds_left=seconds_left,
+        say=logger.error,
+    )
 
 
 def _journal(path: Path, most_bytes: int | None) -> Journal:

@@ -140,11 +140,8 @@ class Runner:
         self._states = States()
         self.add_stateful = self._states.add
         control = Control(self._state_of_run)
-        self.stop, self.end_epoch, self.skip_step = (
-            control.stop,
-            control.end_epoch,
-            control.skip_step,
-        )
+        self.stop, self.pause, self.unpause = control.stop, control.pause, control.unpause
+        self.end_epoch, self.skip_step = control.end_epoch, control.skip_step
         self.save_now, self.set_lr = control.save_now, control.set_lr
         self._history: History | None = None
         self._state: RunState | None = None

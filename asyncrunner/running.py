@@ -29,8 +29,9 @@ from .checkpoint.saver import SaveRequest
 from .describe import points_fired
 from .device import pick_device
 from .launch import run_starts
-from .outputs import run_outputs
+from .outputs import check_stream, run_outputs
 from .settings import Settings
+from .steering import steered
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
 from .training import checkpoints
@@ -80,6 +81,7 @@ class Running:
         leave_if_stopped()
         for writer in self.writers:
             writer.prepare(settings.run_dir or runner.run_dir)
+        check_stream(settings, self.run_dir, runner.journal)
         run_starts(runner)
         seed = runner.seed if settings.seed is None else settings.seed
         with deterministic_algorithms(runner.deterministic):
@@ -97,7 +99,8 @@ class Running:
             ):
                 signals = left_last.enter_context(listening(self._listener()))
                 points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
-                async with runner.bus, self._all_written(state, signals), points:
+                steering = steered(state, self.run_dir)
+                async with runner.bus, steering, self._all_written(state, signals), points:
                     yield state
 
     async def resume(self, state: RunState, choice: str | Path) -> bool:
@@ -179,7 +182,12 @@ class Running:
 
     def _save(self, request: Callable[[Manifest], SaveRequest]) -> None:
         state = self._runner.state
-        state.safe_point.ask(lambda: checkpoints.save(state, request))
+
+        async def save() -> None:
+            if not state.is_spoiled:  # it may have become so since it was asked for
+                await checkpoints.save(state, request)
+
+        state.safe_point.ask(save)
 
     def _buffers_made(self) -> AbstractContextManager[object]:
         def prepare(_: AfterTrainIter) -> None:

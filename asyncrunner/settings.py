@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
+from .run_dir.redact import sink_urls
 from .writers.names import NAMES, names_in
 
 __all__ = ["ComputeMode", "JournalKind", "Progress", "Settings"]
@@ -51,6 +52,9 @@ _Log = Annotated[
     str | None,
     AfterValidator(lambda text: text if text is None else ",".join(names_in(text)) or "none"),
     Field(description=f"none, or one or more of {', '.join(NAMES)} with commas between"),
+]
+_Stream = Annotated[
+    str | None, Field(pattern=r"\S", description="one or more URLs with spaces between")
 ]
 _Progress = Annotated[Progress | None, Field(description="auto, rich, plain or none")]
 
@@ -96,6 +100,10 @@ class Settings(BaseModel):
     """Do two training iterations and one of validation, to see that everything fits."""
     log: _Log = None
     """What the run's numbers are copied to."""
+    stream: _Stream = None
+    """Where events are sent to, beside the run: URLs with spaces between; they may hold secrets."""
+    allow_private_webhooks: _Flag = False
+    """Let a webhook be in a private network."""
     progress: _Progress = None
     """How progress is shown."""
     profile: _Flag = False
@@ -130,6 +138,13 @@ class Settings(BaseModel):
         return {
             _variable(name): "1" if value is True else str(value) for name, value in chosen.items()
         }
+
+    def shown(self) -> dict[str, Any]:
+        """Return what was chosen, without the secrets that URLs may hold."""
+        chosen = self.model_dump(exclude_defaults=True)
+        if self.stream is not None:
+            chosen["stream"] = sink_urls(self.stream)
+        return chosen
 
     def override(self, **options: object) -> Self:
         """Return the settings with options of the command line laid over them; None is not given.

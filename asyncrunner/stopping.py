@@ -44,6 +44,7 @@ __all__ = [
     "StopSignals",
     "leave_if_stopped",
     "listening",
+    "seconds_left",
     "stop_signals",
     "until_stopped",
 ]
@@ -224,6 +225,13 @@ def leave_if_stopped() -> None:
     """Begin no other run once a signal has ended one: see `StopSignals.leave`."""
     if _installed is not None:
         _installed.leave()
+
+
+def seconds_left() -> float:
+    """Return how long the end of a run may take; without an end if no signal asked for it."""
+    if _installed is None or _installed.deadline is None:
+        return float("inf")
+    return max(0.0, _installed.deadline - time.monotonic())
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Watchdog:
         self._time_is_up = time_is_up
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        _leave_parent_alone_when_forked()
+        _leave_parent_alone_when_forked(numbers)
         self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="asyncrunner watchdog", daemon=True).start()
 
@@ -87,12 +87,26 @@ def _main_thread_is_at() -> tuple[int, int]:
     return (0, 0) if frame is None else (id(frame), frame.f_lasti)
 
 
-_is_hooked = False
+_heard: set[int] = set()
+_masks = threading.local()
 
 
-def _leave_parent_alone_when_forked() -> None:
-    global _is_hooked
-    if not _is_hooked:
-        _is_hooked = True
-        # Else a signal to a DataLoader worker would be written into its parent's pipe.
-        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+def _leave_parent_alone_when_forked(numbers: Collection[int]) -> None:
+    if not _heard:
+        os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_begin_child)
+    _heard.update(numbers)
+
+
+def _block() -> None:
+    # A child that is signalled before it has begun would write that into its parent's pipe, and
+    # Python, which clears what is pending in a child, would forget it: it waits until the child can.
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _heard)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _begin_child() -> None:
+    signal.set_wakeup_fd(-1)
+    _unblock()

@@ -77,8 +77,23 @@ def test_numbers_on_the_host_come_back_at_once_in_order():
     assert len(copies) == 3
     landed = list(copies.landed())
     assert [about["iter"] for _, about, _ in landed] == [0, 1, 2]
-    assert landed[2][2] == {"tensor": torch.tensor(2 / 3).item(), "float": 0.1, "int": 2.0}
+    metrics = {"tensor": torch.tensor(2 / 3).item(), "float": 0.1, "int": 2.0}
+    assert landed[2][2] == {"metrics": metrics}
     assert len(copies) == 0
+
+
+def test_many_numbers_travel_in_one_copy_and_keep_their_place_among_the_others():
+    copies = HostCopies(CPU)
+    copies.start({"a": 1.0}, {"iter": 0})
+    counts = torch.arange(1000, dtype=torch.float64)
+    copies.start_vector(counts, lambda numbers: {"total": sum(numbers)}, {"iter": 0}, MetricsReady)
+    counts.fill_(-1)  # what happens later does not reach it
+    copies.start({"a": 2.0}, {"iter": 1})
+    assert [fields for _, _, fields in copies.landed()] == [
+        {"metrics": {"a": 1.0}},
+        {"total": 499_500.0},
+        {"metrics": {"a": 2.0}},
+    ]
 
 
 def test_numbers_that_nobody_will_ask_for_any_more_are_forgotten():

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import signal
 import threading
@@ -69,15 +68,37 @@ def test_a_main_thread_that_goes_on_is_seen_to_have_moved():
     assert told.said == [(NUMBER, True)]
 
 
-def _signal_itself() -> None:
-    os.kill(os.getpid(), NUMBER)
+_PID = os.getpid()
 
 
-def test_a_signal_to_a_forked_child_is_not_heard(told: Told):
-    child = multiprocessing.get_context("fork").Process(target=_signal_itself)
-    child.start()
-    child.join()
+def _leave(number: int, frame: object) -> None:
+    if os.getpid() != _PID:
+        os._exit(7)
+
+
+def test_a_signal_to_a_child_that_was_just_forked_reaches_it_and_is_not_heard(told: Told):
+    signal.signal(NUMBER, _leave)
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.kill(child, NUMBER)  # before it has come to its first line
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert not told.is_told.wait(0.2)
+
+
+def test_a_fork_leaves_the_signals_that_were_blocked_and_no_others(told: Told):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        child = os.fork()
+        if child == 0:
+            os._exit(signal.pthread_sigmask(signal.SIG_BLOCK, []) != blocked)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_closing_before_the_time_is_up_leaves_nothing():

@@ -103,6 +103,31 @@ def publish_weights(checkpoint: Path, folder: Path) -> Path:
     return published
 
 
+def write_weights(weights: Mapping[str, Any], out: Path) -> None:
+    """Write weights that are in memory into a file, in place of the one that is there.
+
+    Raises:
+        CheckpointError: If it cannot be written.
+        ConfigurationError: If it is of another kind, its library is missing, or it has no place for
+            what is among the weights.
+    """
+    save = _saver(out.suffix)
+    try:
+        make_directory(out.parent)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    _write_atomically(out, lambda path: save(weights, {"format": "pt"}, path), overwrite=True)
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse a file that weights could not be written into.
+
+    Raises:
+        ConfigurationError: If it is of another kind, or the library for it is missing.
+    """
+    _saver(path.suffix)
+
+
 def check_safetensors() -> None:
     """Refuse to go on without the library for `.safetensors`.
 

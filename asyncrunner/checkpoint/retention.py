@@ -85,10 +85,14 @@ def ranked(found: Sequence[Found], metric: str, rule: Rule) -> list[Found]:
     return sorted(found, key=rank)
 
 
-def rule_of(metric: str) -> Rule:
+def rule_of(metric: str, *, say: str | None = None) -> Rule:
     """Return whether greater or less is better, by the words in the metric's name.
 
     MMEngine looks for parts of words, and so finds `top` in `stop`.
+
+    Args:
+        metric: The metric's name.
+        say: How to say it, for the error; if not given, as for a `Checkpointer`.
 
     Raises:
         ConfigurationError: If the name does not tell.
@@ -100,10 +104,8 @@ def rule_of(metric: str) -> Rule:
         return "less" if is_less else "greater"
     if not is_less and "top" in words:  # of top1_err less is better
         return "greater"
-    raise ConfigurationError(
-        f"is more or less of {metric!r} better? Say so: best={{{metric!r}: 'greater'}} or 'less', "
-        "or --rule on the command line"
-    )
+    say = say or f"best={{{metric!r}: 'greater'}} or 'less', or --rule on the command line"
+    raise ConfigurationError(f"is more or less of {metric!r} better? Say so: {say}")
 
 
 def _words(metric: str) -> set[str]:

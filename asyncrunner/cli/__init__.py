@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import AsyncRunnerError, CheckpointError
-from . import ckpt, doctor, events, hooks, new, replay, run, runs, tail
+from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, serve, stream, tail
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -31,9 +31,12 @@ _SCRIPT_ARGS = {"allow_interspersed_args": False}
 app.command("run", context_settings=_SCRIPT_ARGS)(run.run)
 app.command("hooks", context_settings=_SCRIPT_ARGS)(hooks.hooks)
 app.command("events")(events.events)
+app.command("serve")(serve.serve)
 app.command("new")(new.new)
 app.command("tail")(tail.tail)
 app.command("replay")(replay.replay)
+app.command("ctl")(ctl.ctl)
+app.command("stream")(stream.stream)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app)
 app.add_typer(ckpt.app)

@@ -85,6 +85,13 @@ _Log = Annotated[
     _Text,
     typer.Option(metavar="NAME,…", help="Copy the numbers to csv, jsonl, tensorboard, wandb …"),
 ]
+_Stream = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="Send events there: redis://…, nats://…, https://…; repeat."),
+]
+_Private = Annotated[
+    bool, typer.Option("--allow-private-webhooks", help="Let a webhook be in a private network.")
+]
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
 ]
@@ -116,6 +123,8 @@ def run(
     grace: _Grace = None,
     dry_run: _DryRun = False,
     log: _Log = None,
+    stream: _Stream = None,
+    allow_private_webhooks: _Private = False,
     progress: _Progress = None,
     profile: _Profile = False,
     json: _Json = False,
@@ -144,6 +153,8 @@ def run(
         grace=grace,
         dry_run=dry_run or None,
         log=log,
+        stream=" ".join(stream) if stream else None,
+        allow_private_webhooks=allow_private_webhooks or None,
         progress=progress,
         profile=profile or None,
         json_stdout=json or None,

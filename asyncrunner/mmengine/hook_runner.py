@@ -14,7 +14,6 @@ from torch import nn
 from ..errors import ConfigurationError
 from ..loops import IterTrainLoop
 from ..running import run_dir_of
-from ..suggest import did_you_mean
 from ..training.batches import number_of_batches
 from ..training.state import RunState
 from .checkpoints import write_checkpoint
@@ -58,7 +57,7 @@ class HookRunner:
 
     def __init__(self, runner: "Runner", hooks: "MMEngineHooks") -> None:
         self._runner = runner
-        self._hooks = hooks
+        self._owner = hooks
         self.timestamp = time.strftime("%Y%m%d_%H%M%S")
         self.param_schedulers: Any = None
         """MMEngine's schedulers, in a list or in lists by the names of optimizers."""
@@ -66,27 +65,12 @@ class HookRunner:
     if not TYPE_CHECKING:  # pyright would otherwise accept any attribute name
 
         def __getattr__(self, name: str) -> Any:
+            if "_owner" not in vars(self):  # it is being copied
+                raise AttributeError(name)
             mine = getattr(type(self), name, None)
             if isinstance(mine, property):  # what it reads is missing, and says so better
                 return mine.fget(self)
-            raise self.no_attribute(self, name, "runner")
-
-    def no_attribute(self, of: object, name: str, said: str) -> AttributeError:
-        """Return the error for an attribute that is not there.
-
-        Args:
-            of: What was asked.
-            name: What for.
-            said: What hooks call it.
-        """
-        there = [one for one in (*vars(of), *dir(type(of))) if not one.startswith("_")]
-        there = sorted({*there} - {"no_attribute", "is_stopping", "set_stopping"})
-        return AttributeError(
-            f"{self._hooks.caller} reads {said}.{name}, which is not there"
-            f"{did_you_mean(name, there)}: what is there is {', '.join(there)}",
-            name=name,
-            obj=of,
-        )
+            raise self._owner.no_attribute(self, name, "runner")
 
     # Counters
 
@@ -106,9 +90,9 @@ class HookRunner:
         loop: Any = self._runner.train_loop
         if loop is None:
             return 0
-        return (
-            1 if isinstance(loop, IterTrainLoop) else self._state.length(loop.max_epochs, "epochs")
-        )
+        if isinstance(loop, IterTrainLoop):
+            return 1
+        return self._state.length(loop.max_epochs, "epochs")
 
     @property
     def max_iters(self) -> int | None:
@@ -146,13 +130,13 @@ class HookRunner:
         """The optimizer, or the optimizers by name."""
         optimizers = self._state.optimizers
         if optimizers.keys() == {"default"}:
-            return OptimWrapper(self, optimizers["default"])
-        return OptimWrapperDict(self, optimizers)
+            return OptimWrapper(self._owner, optimizers["default"])
+        return OptimWrapperDict(self._owner, optimizers)
 
     @cached_property
     def train_loop(self) -> TrainLoopOfHooks | None:
         """The train loop; None if the runner has none."""
-        return None if self._runner.train_loop is None else TrainLoopOfHooks(self)
+        return None if self._runner.train_loop is None else TrainLoopOfHooks(self._owner)
 
     @property
     def _train_loop(self) -> TrainLoopOfHooks | None:
@@ -161,12 +145,12 @@ class HookRunner:
     @property
     def val_loop(self) -> EvaluationLoopOfHooks | None:
         """The loop of the validation that is on, else of the first one."""
-        return self._loop(self._val_loop)
+        return self._loop(self._validating)
 
     @property
-    def _val_loop(self) -> "ValLoop | None":
+    def _validating(self) -> "ValLoop | None":
         loops = self._runner.val_loops
-        return loops.get(self._hooks.dataset or "", next(iter(loops.values()), None))
+        return loops.get(self._owner.dataset or "", next(iter(loops.values()), None))
 
     @property
     def test_loop(self) -> EvaluationLoopOfHooks | None:
@@ -174,7 +158,7 @@ class HookRunner:
         return self._loop(self._runner.test_loop)
 
     def _loop(self, loop: "TestLoop | None") -> EvaluationLoopOfHooks | None:
-        return None if loop is None else EvaluationLoopOfHooks(self, loop)
+        return None if loop is None else EvaluationLoopOfHooks(self._owner, loop)
 
     @property
     def train_dataloader(self) -> Any:
@@ -184,7 +168,7 @@ class HookRunner:
     @property
     def val_dataloader(self) -> Any:
         """The loader of `val_loop`."""
-        return self._loader_of(self._val_loop, "val")
+        return self._loader_of(self._validating, "val")
 
     @property
     def test_dataloader(self) -> Any:
@@ -194,7 +178,7 @@ class HookRunner:
     def _loader_of(self, loop: Any, stage: str) -> Any:
         if not hasattr(loop, "open"):
             raise AttributeError(
-                f"{self._hooks.caller} reads runner.{stage}_dataloader, which is not there: the "
+                f"{self._owner.caller} reads runner.{stage}_dataloader, which is not there: the "
                 f"Runner's {stage}= is {loop!r}"
             )
         return loop.open()
@@ -246,7 +230,7 @@ class HookRunner:
         """
         if self._run_dir is None:
             raise ConfigurationError(
-                f"{self._hooks.caller} needs a directory, and this run has none: "
+                f"{self._owner.caller} needs a directory, and this run has none: "
                 "give the Runner a run_dir="
             )
         return str(self._run_dir)
@@ -298,7 +282,7 @@ class HookRunner:
         if self._run_dir is not None:
             folder = Path(self.log_dir)
         if visualization is None or folder is None:
-            return ScalarWriter(self, None if folder is None else folder / "vis_data")
+            return ScalarWriter(self._owner, None if folder is None else folder / "vis_data")
         backends = [visualization.LocalVisBackend(str(folder / "vis_data"))]
         options = {"vis_backends": backends, "save_dir": str(folder)}
         return visualization.Visualizer.get_instance(self._instance, **options)
@@ -308,45 +292,33 @@ class HookRunner:
         """MMEngine's, counting as the train loop does."""
         runner_of_mmengine = mmengine("runner")
         if runner_of_mmengine is None:
-            raise self.no_attribute(self, "log_processor", "runner")
+            raise self._owner.no_attribute(self, "log_processor", "runner")
         by_epoch = not isinstance(self._runner.train_loop, IterTrainLoop)
         return runner_of_mmengine.LogProcessor(by_epoch=by_epoch)
 
     @cached_property
     def cfg(self) -> Any:
         """A config without anything in it; set yours."""
-        return NoConfig(self)
+        return NoConfig(self._owner)
 
     # What hooks do
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether the run ends after its current iteration."""
-        return self._state.stopping
-
-    def set_stopping(self, value: bool) -> None:
-        """End the run after its current iteration, in the name of the hook that says so.
-
-        Raises:
-            ConfigurationError: If a stop is to be taken back.
-        """
-        if value:
-            self._runner.stop("stop_training was set", by=self._hooks.calling)
-        elif self.is_stopping:
-            raise ConfigurationError(f"{self._hooks.caller} cannot take a stop back")
-
-    @property
     def hooks(self) -> list[object]:
         """The hooks, in their order."""
-        return self._hooks.all
+        return self._owner.all
+
+    @property
+    def _hooks(self) -> list[object]:
+        return self.hooks
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call this method of every hook that has it: also one of a mount point of your own."""
-        self._hooks.call_all(fn_name, kwargs)
+        self._owner.call_all(fn_name, kwargs)
 
     def register_hook(self, hook: object, priority: Any = None) -> None:
         """Subscribe another hook."""
-        self._hooks.subscribe(hook, priority)
+        self._owner.subscribe(hook, priority)
 
     def get_hooks_info(self) -> str:
         """Return the table of who is subscribed to what."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from asyncrunner_events import (
     AfterLoadCheckpoint,
     AfterTest,
+    AfterTrainEpoch,
     AfterVal,
     BeforeRun,
     BeforeSaveCheckpoint,
@@ -20,7 +21,8 @@ from asyncrunner_events import (
 
 from ..delivery.contract import parse_priority
 from ..delivery.subscription import Subscription
-from ..errors import SubscriptionError
+from ..errors import ConfigurationError, SubscriptionError
+from ..suggest import did_you_mean
 from .checkpoints import as_mmengine, put_back, restore_schedulers, schedulers_state
 from .hook_runner import HookRunner, mmengine
 from .message_hub import HistoryBuffer, hub_state, restore_hub
@@ -109,6 +111,34 @@ class MMEngineHooks:
         """Who is at work, as errors say it."""
         return f"hook {self.calling}" if self.calling else "what is no hook"
 
+    def no_attribute(self, of: object, name: str, said: str) -> AttributeError:
+        """Return the error for an attribute that is not there.
+
+        Args:
+            of: What was asked.
+            name: What for.
+            said: What hooks call it.
+        """
+        there = sorted({one for one in (*vars(of), *dir(type(of))) if not one.startswith("_")})
+        return AttributeError(
+            f"{self.caller} reads {said}.{name}, which is not there{did_you_mean(name, there)}: "
+            f"what is there is {', '.join(there)}",
+            name=name,
+            obj=of,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends after its current iteration; True has it do so, for who is calling."""
+        return self._runner.state.stopping
+
+    @stopping.setter
+    def stopping(self, value: bool) -> None:
+        if value:
+            self._runner.stop("stop_training was set", by=self.calling)
+        elif self.stopping:
+            raise ConfigurationError(f"{self.caller} cannot take a stop back")
+
     def subscribe(self, hook: object, priority: Any = None) -> HookSubscription:
         """Subscribe a hook: see `subscribe_hook`."""
         if any(one.hook is hook and one.active for one in self._subscribed):
@@ -130,8 +160,11 @@ class MMEngineHooks:
     def _on(
         self, to: HookSubscription, event_type: type[Event], subscriber: Callable[[Any], Any]
     ) -> Subscription:
+        where = _is_complete if event_type is AfterTrainEpoch else None
         name, priority = type(to.hook).__name__, to.priority
-        return self._runner.subscribe(event_type, subscriber, priority=priority, name=name)
+        return self._runner.subscribe(
+            event_type, subscriber, priority=priority, where=where, name=name
+        )
 
     def _subscriber(
         self, hook: object, stage: str, method: Method, open_epochs: set[str]
@@ -233,6 +266,11 @@ class MMEngineHooks:
         module = mmengine("logging")
         buffer = HistoryBuffer if module is None else module.HistoryBuffer
         restore_hub(self.runner.message_hub, state_dict["message_hub"], buffer)
+
+
+def _is_complete(event: AfterTrainEpoch) -> bool:
+    # MMEngine's epochs always are; the rest of a cut one comes in the run that goes on from here.
+    return event.is_complete
 
 
 def _as_defined(call: Callable[[Any], Any], method: Method) -> Callable[[Event], Any]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from ..evaluation import TestLoop
-    from .hook_runner import HookRunner
+    from .hooks import MMEngineHooks
 
 
 class Part:
@@ -18,12 +18,14 @@ class Part:
 
     _part: str
     """What hooks call it."""
-    _owner: "HookRunner"
+    _hooks: "MMEngineHooks"
 
     if not TYPE_CHECKING:  # pyright would otherwise accept any attribute name
 
         def __getattr__(self, name: str) -> Any:
-            raise self._owner.no_attribute(self, name, f"runner.{self._part}")
+            if "_hooks" not in vars(self):  # it is being copied
+                raise AttributeError(name)
+            raise self._hooks.no_attribute(self, name, f"runner.{self._part}")
 
 
 class OptimWrapper(Part):
@@ -31,8 +33,8 @@ class OptimWrapper(Part):
 
     _part = "optim_wrapper"
 
-    def __init__(self, owner: "HookRunner", optimizer: Optimizer) -> None:
-        self._owner = owner
+    def __init__(self, hooks: "MMEngineHooks", optimizer: Optimizer) -> None:
+        self._hooks = hooks
         self.optimizer = optimizer
 
     @property
@@ -67,9 +69,9 @@ class OptimWrapperDict(Part, Mapping[str, OptimWrapper]):
 
     _part = "optim_wrapper"
 
-    def __init__(self, owner: "HookRunner", optimizers: Mapping[str, Optimizer]) -> None:
-        self._owner = owner
-        self.optim_wrappers = {name: OptimWrapper(owner, o) for name, o in optimizers.items()}
+    def __init__(self, hooks: "MMEngineHooks", optimizers: Mapping[str, Optimizer]) -> None:
+        self._hooks = hooks
+        self.optim_wrappers = {name: OptimWrapper(hooks, o) for name, o in optimizers.items()}
 
     def __getitem__(self, key: str) -> OptimWrapper:
         return self.optim_wrappers[key]
@@ -98,8 +100,8 @@ class TrainLoopOfHooks(Part):
 
     _part = "train_loop"
 
-    def __init__(self, owner: "HookRunner") -> None:
-        self._owner = self.runner = owner
+    def __init__(self, hooks: "MMEngineHooks") -> None:
+        self._hooks, self.runner = hooks, hooks.runner
 
     @property
     def dataloader(self) -> Any:
@@ -129,18 +131,18 @@ class TrainLoopOfHooks(Part):
     @property
     def stop_training(self) -> bool:
         """Whether the run ends after its current iteration; True has it do so."""
-        return self.runner.is_stopping
+        return self._hooks.stopping
 
     @stop_training.setter
     def stop_training(self, value: bool) -> None:
-        self.runner.set_stopping(value)
+        self._hooks.stopping = value
 
 
 class EvaluationLoopOfHooks(Part):
     """A validation or test loop, as `runner.val_loop` or `runner.test_loop`."""
 
-    def __init__(self, owner: "HookRunner", loop: "TestLoop") -> None:
-        self._owner = self.runner = owner
+    def __init__(self, hooks: "MMEngineHooks", loop: "TestLoop") -> None:
+        self._hooks, self.runner = hooks, hooks.runner
         self._part = f"{loop.stage}_loop"
         self._loop = loop
 
@@ -157,8 +159,8 @@ class NoConfig(Part):
     filename: str | None = None
     pretty_text = ""
 
-    def __init__(self, owner: "HookRunner") -> None:
-        self._owner = owner
+    def __init__(self, hooks: "MMEngineHooks") -> None:
+        self._hooks = hooks
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the default: there is nothing else."""
@@ -172,14 +174,14 @@ class ScalarWriter(Part):
     """Writes scalars as lines of JSON, as `runner.visualizer`; set MMEngine's to draw images.
 
     Args:
-        owner: The runner.
+        hooks: The hooks.
         folder: Where; nothing is written without.
     """
 
     _part = "visualizer"
 
-    def __init__(self, owner: "HookRunner", folder: Path | None) -> None:
-        self._owner = owner
+    def __init__(self, hooks: "MMEngineHooks", folder: Path | None) -> None:
+        self._hooks = hooks
         self._folder = folder
 
     def add_scalar(self, name: str, value: Any, step: int = 0) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from .. import __version__
-from .redact import Redactor, is_secret_variable
+from .redact import Redactor, is_secret_variable, sink_urls
 
 __all__ = ["Cuda", "Environment", "Git", "describe_environment"]
 
+_SINKS = "ASYNCRUNNER_STREAM"
 _VARIABLES = ("ASYNCRUNNER_", "CUBLAS_", "CUDA_", "NCCL_", "OMP_", "MKL_", "PYTORCH_", "TORCH_")
 _GIT_TIMEOUT_S = 2.0
 
@@ -93,7 +94,7 @@ def describe_environment(
         git=_git(script.resolve().parent if script.is_file() else Path.cwd()),
         cuda=_cuda(),
         variables={
-            name: redactor.text(value)
+            name: redactor.text(sink_urls(value) if name == _SINKS else value)
             for name, value in sorted(environ.items())
             if name.startswith(_VARIABLES) and not is_secret_variable(name)
         },

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-__all__ = ["MASK", "Redactor", "is_secret_variable"]
+__all__ = ["MASK", "Redactor", "is_secret_variable", "sink_urls"]
 
 MASK = "***"
 
@@ -21,6 +21,7 @@ _WORD = re.compile(
 _OPTION = re.compile(r"[\w.-]+")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USERINFO = re.compile(r"(?<=://)[^/?#@\s\"']+(?=@)")
+_WEBHOOK = re.compile(r"(https?://[^/?#\s]*)[/?#]\S*", re.IGNORECASE)
 _QUERY = re.compile(r"([?&;])([\w.-]+)=[^&;\s\"']+")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[^\s\"',]+", re.IGNORECASE)
 _SHORTEST = 8
@@ -78,6 +79,12 @@ class Redactor:
         if isinstance(data, list | tuple):
             return [self.data(item) for item in cast("Sequence[Any]", data)]
         return data
+
+
+def sink_urls(text: str) -> str:
+    """Return the URLs of sinks, with spaces between, masked; a webhook's path is a secret."""
+    masked = Redactor({}).text(text)
+    return _WEBHOOK.sub(rf"\g<1>/{MASK}", masked)
 
 
 def is_secret_variable(name: str) -> bool:

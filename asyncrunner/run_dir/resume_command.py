@@ -48,6 +48,8 @@ def _settings(config: Mapping[str, Any]) -> Iterator[str]:
     for name in _OPTIONS:
         if name in settings:
             yield from (f"--{name.replace('_', '-')}", str(settings[name]))
+    for url in settings.get("stream", "").split():
+        yield from ("--stream", url)
     limits = [f"{s}={settings[f'limit_{s}']}" for s in _STAGES if f"limit_{s}" in settings]
     if limits:
         yield from ("--limit", ",".join(limits))

@@ -9,14 +9,39 @@ from .json_stdout import JsonLines
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .monitor import Monitor as Monitor
+    from .empty_cache import EmptyCache as EmptyCache
+    from .gradients import ParameterHistograms as ParameterHistograms
+    from .gradients import ParameterNorms as ParameterNorms
+    from .images import Images as Images
     from .profiler import Profiler as Profiler
+    from .sync_buffers import SyncBuffers as SyncBuffers
+    from .throughput import Throughput as Throughput
+    from .tta import TestTimeAugmentation as TestTimeAugmentation
 
-__all__ = ["Console", "Eta", "JsonLines", "Monitor", "Profiler", "Progress"]
+__all__ = [
+    "Console",
+    "EmptyCache",
+    "Eta",
+    "Images",
+    "JsonLines",
+    "ParameterHistograms",
+    "ParameterNorms",
+    "Profiler",
+    "Progress",
+    "SyncBuffers",
+    "TestTimeAugmentation",
+    "Throughput",
+]
 
 _HOME = {
-    "Monitor": "monitor",
+    "EmptyCache": "empty_cache",
+    "Images": "images",
+    "ParameterHistograms": "gradients",
+    "ParameterNorms": "gradients",
     "Profiler": "profiler",
+    "SyncBuffers": "sync_buffers",
+    "TestTimeAugmentation": "tta",
+    "Throughput": "throughput",
 }
 
 

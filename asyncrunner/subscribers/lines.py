@@ -28,8 +28,10 @@ from asyncrunner_events import (
     LearningRateChanged,
     MetricsReady,
     ResumeInexact,
+    RunContinued,
     RunFailed,
     RunInterrupted,
+    RunPaused,
     RunResumed,
     SaveRequested,
     StepSkipped,
@@ -222,6 +224,10 @@ def _decided(event: Decision) -> str:
             return "ending the epoch after this iteration"
         case StepSkipped():
             return f"iter {event.iter + 1}: no optimizer step"
+        case RunPaused():
+            return "paused"
+        case RunContinued():
+            return f"going on after {duration(event.paused_s)}"
         case SaveRequested():
             return "saving a checkpoint"
         case LearningRateChanged():

@@ -66,8 +66,7 @@ class Saving:
         if self._rules or self._options.is_auto:
             yield AfterValEpoch, self._validated, None
             yield CheckpointFailed, self._was_not_written, None
-        if self._options.publish:
-            yield StopRequested, self._is_stopped, None
+        yield StopRequested, self._is_stopped, None
         yield SaveRequested, self._is_asked, None
         yield AfterVal, self._validation_ends, None
         yield AfterTrain, self._training_ends, None
@@ -122,6 +121,8 @@ class Saving:
 
     def _is_stopped(self, event: StopRequested) -> None:
         self._is_hurried = self._is_hurried or event.by == "signal"
+        if not event.save:
+            self._is_training = False
 
     def _is_asked(self, event: SaveRequested) -> None:
         self._ask(self._regular)

@@ -34,7 +34,7 @@ from asyncrunner_events import (
 )
 
 from ..errors import ConfigurationError
-from .monitor import Monitor
+from .watched_metric import WatchedMetric
 
 if TYPE_CHECKING:
     from ..training.attachment import Attachment
@@ -89,7 +89,7 @@ class Schedule:
         """PyTorch's scheduler, from `BeforeRun` on."""
         self._target: Optimizer | None = None
         self._stand_in: _StandIn | None = None
-        self._monitor = Monitor(every, who=self.name)
+        self._metric = WatchedMetric(every, who=self.name)
         self._is_training = False
 
     def attach(self, run: "Attachment") -> None:
@@ -159,7 +159,7 @@ class Schedule:
     def _training_begins(self, event: BeforeTrain) -> None:
         self._is_training = True
         if self.every not in ("iter", "epoch"):
-            self._monitor.look_for(self._run.state.val)
+            self._metric.look_for(self._run.state.val)
         if self.every == "epoch" and event.max_epochs is None:
             raise ConfigurationError(
                 f"{self.name}: every='epoch' needs a train loop that counts epochs; in an "
@@ -178,7 +178,7 @@ class Schedule:
             self._step()
 
     def _validated(self, event: AfterValEpoch) -> None:
-        if self._is_training and (value := self._monitor.value(event)) is not None:
+        if self._is_training and (value := self._metric.value(event)) is not None:
             self._step(value)
 
     def _step(self, *metric: float) -> None:

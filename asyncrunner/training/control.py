@@ -6,6 +6,7 @@
 | `end_epoch` | after the current iteration | `EpochEndRequested`, at once |
 | `skip_step` | at the next optimizer step | `StepSkipped`, instead of `AfterOptimizerStep` |
 | `save_now` | at the next safe point | `SaveRequested`, at once; then as for any checkpoint |
+| `pause`, `unpause` | at the next safe point | `RunPaused`, `RunContinued` |
 | `set_lr` | at the next safe point | `LearningRateChanged`, when it holds |
 
 A safe point is between two iterations, or at the end of a mount point around them: nobody trains
@@ -14,12 +15,19 @@ there. All of this may be called in any thread.
 
 import math
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from asyncrunner_events import EpochEndRequested, LearningRateChanged, SaveRequested
+from asyncrunner_events import (
+    EpochEndRequested,
+    LearningRateChanged,
+    RunContinued,
+    RunPaused,
+    SaveRequested,
+)
 
 from ..errors import ConfigurationError
 from .state import RunState
@@ -43,13 +51,18 @@ class Control:
         """Return one that decides in this name."""
         return Control(self._state, by)
 
-    def stop(self, reason: str, *, by: str | None = None) -> None:
+    def stop(self, reason: str, *, by: str | None = None, save: bool = True) -> None:
         """End the run after the current iteration; the first request is the one that counts.
+
+        Args:
+            reason: Why.
+            by: Who decides.
+            save: Whether checkpointers save at the end; not if what was trained is of no use.
 
         Raises:
             ConfigurationError: If no run is going on.
         """
-        self._state().stop(reason, by=self._name(by))
+        self._state().stop(reason, by=self._name(by), save=save)
 
     def end_epoch(self, reason: str, *, by: str | None = None) -> None:
         """End the epoch after the current iteration, as if the data were at an end.
@@ -88,6 +101,40 @@ class Control:
                 "a Checkpointer, or use save_checkpoint(path)"
             )
         state.bus.publish_threadsafe(SaveRequested(reason=reason, by=self._name(by)))
+
+    def pause(self, reason: str, *, by: str | None = None) -> None:
+        """Have the run wait at the next safe point, until `unpause` or `stop`; no training goes on.
+
+        Subscribers in the background, checkpoints that are asked for and signals are heeded
+        meanwhile.
+
+        Raises:
+            ConfigurationError: If no run is going on.
+        """
+        state, by = self._state(), self._name(by)
+
+        async def begin() -> None:
+            if not state.safe_point.is_paused and not state.stopping:
+                state.safe_point.is_paused, state.safe_point.paused_at = True, time.monotonic()
+                await state.bus.publish(RunPaused(reason=reason, by=by))
+
+        state.safe_point.ask(begin)
+
+    def unpause(self, reason: str, *, by: str | None = None) -> None:
+        """Have a run that is paused go on.
+
+        Raises:
+            ConfigurationError: If no run is going on.
+        """
+        state, by = self._state(), self._name(by)
+
+        async def end() -> None:
+            if state.safe_point.is_paused:
+                state.safe_point.is_paused = False
+                paused_s = time.monotonic() - state.safe_point.paused_at
+                await state.bus.publish(RunContinued(reason=reason, by=by, paused_s=paused_s))
+
+        state.safe_point.ask(end)
 
     def set_lr(
         self, lr: float, reason: str, *, optimizer: str | None = None, by: str | None = None

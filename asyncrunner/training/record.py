@@ -32,7 +32,7 @@ def config_of(
         "compute": settings.compute or runner.compute,
         "deterministic": runner.deterministic,
         "seed": seed,
-        "settings": settings.model_dump(exclude_defaults=True),
+        "settings": settings.shown(),
         "model": _model(uncompiled(state.model)),
         "optimizers": {name: _optimizer(one) for name, one in state.optimizers.items()},
         "train": None if train is None else _train_loop(train),

@@ -1,7 +1,7 @@
 """What a loop works on, and what it shares with the runner."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -20,6 +20,7 @@ from ..errors import ConfigurationError
 from ..host_waits import HostWaits, is_compiled
 from ..settings import ComputeMode, Settings
 from .batches import Loader
+from .build import uncompiled
 from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
@@ -90,6 +91,8 @@ class RunState:
     """What subscribers asked for that is done between two iterations, such as a checkpoint."""
     stop_reason: str | None = None
     """Why the run is to end after the current iteration, if it is."""
+    saves_no_more: bool = False
+    """Whether who stopped the run said that what was trained is of no use."""
     is_epoch_ending: bool = False
     """Whether somebody asked the epoch to end after the current iteration."""
     skipped: tuple[str, str] | None = None
@@ -167,7 +170,7 @@ class RunState:
         self.compute = Compute(settings.compute or self.compute_mode, self.device, self.bus)
         self.saver = Saver(self.bus)
         self.stop_reason = self.failure = self.before_validation = self._validating = None
-        self.is_epoch_ending, self.skipped = False, None
+        self.is_epoch_ending, self.skipped, self.saves_no_more = False, None, False
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter = self.completed
@@ -266,11 +269,17 @@ class RunState:
         """Whether somebody asked the run to end."""
         return self.stop_reason is not None
 
-    def stop(self, reason: str, *, by: str = "") -> None:
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether checkpointers are to save nothing: an error, or who stopped the run, says so."""
+        return self.saves_no_more or isinstance(self.failure, Exception)
+
+    def stop(self, reason: str, *, by: str = "", save: bool = True) -> None:
         """End the run after the current iteration; the first reason is kept."""
         if self.stop_reason is None:
-            self.stop_reason = reason
-            self.bus.publish_threadsafe(StopRequested(reason=reason, by=by))
+            self.stop_reason, self.saves_no_more = reason, not save
+            self.safe_point.is_paused = False
+            self.bus.publish_threadsafe(StopRequested(reason=reason, by=by, save=save))
 
     def forward_modes(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context that a train step's forward runs in."""
@@ -300,9 +309,21 @@ class RunState:
         **about: Any,
     ) -> None:
         """Start copying an iteration's scalars; `publish_landed` reports them with `about`."""
-        counters = {key: self.bus.progress[key] for key in ("epoch", "iter", "stage")}
-        limits = {key: self.bus.progress[key] for key in ("max_epochs", "max_iters")}
-        self.copies.start(scalars, {**counters, **limits, **about}, event_type)
+        self.copies.start(scalars, self._counters() | about, event_type)
+
+    def copy_vector_to_host(
+        self,
+        vector: torch.Tensor,
+        read: Callable[[list[float]], dict[str, Any]],
+        event_type: type[Event],
+        **about: Any,
+    ) -> None:
+        """Start copying many numbers; `publish_landed` reports what `read` makes of them as fields."""
+        self.copies.start_vector(vector, read, self._counters() | about, event_type)
+
+    def _counters(self) -> dict[str, Any]:
+        names = ("epoch", "iter", "stage", "max_epochs", "max_iters")
+        return {name: self.bus.progress[name] for name in names}
 
     def optimizer_name(self, given: str | None, *, asked_by: str) -> str:
         """Return which optimizer is meant: the only one if none is named.
@@ -311,6 +332,11 @@ class RunState:
             ConfigurationError: If there is none of this name, or several to choose from.
         """
         return optimizer_name(given, self.optimizers, asked_by=asked_by)
+
+    @property
+    def uncompiled_model(self) -> nn.Module:
+        """The model as it was before it was compiled: its weights have the names that everybody knows."""
+        return uncompiled(self.model)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of each optimizer's first group, if it is on the host."""
@@ -321,6 +347,5 @@ class RunState:
         """Publish what every copy that has landed is for; with `wait`, all of them."""
         if wait and self.copies:
             await self.pace.device_is_done()
-        for event_type, about, metrics in self.copies.landed():
-            fields: dict[str, Any] = {"metrics": metrics, **about}
-            await self.bus.publish(event_type, **fields)
+        for event_type, about, numbers in self.copies.landed():
+            await self.bus.publish(event_type, **(numbers | about))

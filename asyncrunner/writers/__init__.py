@@ -2,8 +2,11 @@
 
 from .csv import CSV
 from .jsonl import JSONL
+from .mlflow import MLflow
 from .names import NAMES, Log, find_writers
 from .tensorboard import TensorBoard
+from .trackio import Trackio
+from .wandb import WandB
 from .writer import Record, Run, Status, Writer
 
 __all__ = [
@@ -11,10 +14,13 @@ __all__ = [
     "JSONL",
     "NAMES",
     "Log",
+    "MLflow",
     "Record",
     "Run",
     "Status",
     "TensorBoard",
+    "Trackio",
+    "WandB",
     "Writer",
     "find_writers",
 ]

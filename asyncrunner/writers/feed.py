@@ -9,15 +9,16 @@ from asyncrunner_events import (
     AfterRun,
     BeforeRun,
     BeforeTrain,
+    Event,
     MetricsReady,
+    Position,
     RunFailed,
     RunInterrupted,
     StopRequested,
 )
 
-from .position import Position
+from .kept import START, Kept
 from .records import Marks
-from .sources import Entry
 from .writer import Record, Run, Status, Writer
 
 __all__ = ["Feed", "Started"]
@@ -41,54 +42,62 @@ class Started:
 class Feed:
     """One writer and how far it has come.
 
-    A position is kept after each call that succeeded. One that failed may have done a part: the
-    writer is opened again with the position before, and drops what comes after.
+    How far it has come is kept after each call that succeeded. One that failed may have done a
+    part: the writer is opened again with what was kept before, and drops what comes after.
     """
 
     writer: Writer
     run: Started
-    position: Position
-    keep: Callable[[Position], None] = lambda position: None
-    """Keeps the position."""
+    kept: Kept
+    keep: Callable[[Kept], None] = lambda kept: None
+    """Keeps what it is given, beyond the process."""
     is_open: bool = False
     taken: int = 0
     """Records that the writer has taken."""
+    read_after: Position = START
+    """Where the source must go on after `open`."""
     _marks: Marks = field(default_factory=Marks)
+    _has_until: Position = START
     _ending: Status | None = None
     _is_over: bool = False
 
     def open(self) -> None:
-        """Open the writer; the source must then go back to the position's offset."""
-        position = self.position
-        self._marks = Marks(dict(position.last))
+        """Open the writer; the source must then go on after `read_after`."""
+        kept = self.kept
+        self._marks = Marks(dict(kept.last))
         if self.writer.sends_again:
-            self._marks.back_to(position.redo_from - 1)
-        again = f"-{position.beginnings}" if position.beginnings else ""
+            self._marks.back_to(kept.redo_from - 1)
+        again = f"-{kept.beginnings}" if kept.beginnings else ""
         run = Run(
             id=self.run.id + again,
             name=self.run.name + again,
             path=self.run.path,
             config=self.run.config,
-            redo_from=position.redo_from,
-            taken=(position.attempt, position.seq),
+            redo_from=kept.redo_from,
+            taken=kept.taken,
         )
         self.is_open = True
-        self.writer.open(run)
+        has = self.writer.open(run)
+        if has is None:
+            self.read_after, self._has_until = kept.after, kept.taken
+        else:
+            self.read_after, self._has_until = kept.began, START
+            self._marks = Marks(floor=has)
 
-    def take(self, entries: Sequence[Entry]) -> None:
+    def take(self, events: Sequence[Event]) -> None:
         """Give the writer what these events hold for it."""
-        batch: list[tuple[Entry, Record]] = []
-        for entry in entries:
-            match entry.event:
-                case MetricsReady() as event:
+        batch: list[Record] = []
+        for event in events:
+            match event:
+                case MetricsReady():
                     record = None if self._has(event) else self._marks.pass_on(event)
                     if record is not None:
-                        batch.append((entry, record))
-                case BeforeTrain() as event:
+                        batch.append(record)
+                case BeforeTrain():
                     self._write(batch)
                     batch = []
-                    self._train_from(event, entry.end)
-                case event:
+                    self._train_from(event)
+                case _:
                     self._see(event)
         self._write(batch)
 
@@ -99,10 +108,9 @@ class Feed:
             self.writer.close(self._ending or ("finished" if self._is_over else "interrupted"))
 
     def _has(self, event: MetricsReady) -> bool:
-        taken = (self.position.attempt, self.position.seq)
-        return not self.writer.sends_again and (event.attempt, event.seq) <= taken
+        return not self.writer.sends_again and (event.attempt, event.seq) <= self._has_until
 
-    def _see(self, event: object) -> None:
+    def _see(self, event: Event) -> None:
         match event:
             case BeforeRun():
                 self._ending, self._is_over = None, False
@@ -117,43 +125,41 @@ class Feed:
             case _:
                 pass
 
-    def _write(self, batch: Sequence[tuple[Entry, Record]]) -> None:
+    def _write(self, batch: Sequence[Record]) -> None:
         if not batch:
             return
-        self.writer.write([record for _, record in batch])
+        self.writer.write(batch)
         self.taken += len(batch)
-        last = batch[-1][1]
-        before = self.position
-        offset = before.offset
-        if last.global_iter != before.redo_from:
-            first = (entry for entry, record in batch if record.global_iter == last.global_iter)
-            offset = next(first).start
-        self._move(offset, last.global_iter, last)
+        last, after = batch[-1], self.kept.after
+        if last.global_iter != self.kept.redo_from:
+            first = next(one for one in batch if one.global_iter == last.global_iter)
+            after = Position(first.attempt, first.seq - 1)
+        self._move(after, last.global_iter, Position(last.attempt, last.seq))
 
-    def _train_from(self, event: BeforeTrain, after: int) -> None:
+    def _train_from(self, event: BeforeTrain) -> None:
         """See to it that what is trained again is no second point at its iteration."""
         if event.iter >= self._marks.highest:
             return
+        here = Position(event.attempt, event.seq)
         if self.writer.rewind(event.iter):
             self._marks.back_to(event.iter)
-            self._move(after, event.iter + 1, event)
+            self._move(here, event.iter + 1, here)
         elif event.iter == 0:  # not the same training at all
             self.is_open = False
             self.writer.close("interrupted")
             self._marks = Marks()
-            beginnings = self.position.beginnings + 1
-            self._move(after, 0, event, beginnings=beginnings)
+            self._move(here, 0, here, begins=True)
             self.open()
 
     def _move(
-        self, offset: int, redo_from: int, last: Record | BeforeTrain, *, beginnings: int = -1
+        self, after: Position, redo_from: int, taken: Position, *, begins: bool = False
     ) -> None:
-        self.position = Position(
-            offset=offset,
+        self.kept = Kept(
+            after=after,
             redo_from=redo_from,
-            attempt=last.attempt,
-            seq=last.seq,
+            taken=taken,
             last=dict(self._marks.last),
-            beginnings=self.position.beginnings if beginnings < 0 else beginnings,
+            began=after if begins else self.kept.began,
+            beginnings=self.kept.beginnings + begins,
         )
-        self.keep(self.position)
+        self.keep(self.kept)

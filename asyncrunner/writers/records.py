@@ -20,20 +20,23 @@ class Marks:
 
     last: dict[str, int] = field(default_factory=dict[str, int])
     """The last global iteration, by data set."""
+    floor: int = -1
+    """What is not past this is there already, of all data sets."""
 
     @property
     def highest(self) -> int:
         """The last global iteration of all; -1 if there is none."""
-        return max(self.last.values(), default=-1)
+        return max(self.last.values(), default=self.floor)
 
     def back_to(self, global_iter: int) -> None:
         """Forget what comes after it."""
         self.last = {name: min(last, global_iter) for name, last in self.last.items()}
+        self.floor = min(self.floor, global_iter)
 
     def pass_on(self, event: MetricsReady) -> Record | None:
         """Return the event's record, or None if there is one of that iteration already."""
         record = record_of(event, self._next(event))
-        if record.global_iter <= self.last.get(record.dataset, -1):
+        if record.global_iter <= max(self.last.get(record.dataset, -1), self.floor):
             return None
         self.last[record.dataset] = record.global_iter
         return record

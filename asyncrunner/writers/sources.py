@@ -1,25 +1,30 @@
 """Where a writer's events come from: the journal, or the bus if there is none."""
 
+import logging
 import re
 from collections import deque
 from pathlib import Path
 from threading import Condition
 from threading import Event as Flag
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from asyncrunner_events import (
     AfterRun,
     BeforeRun,
     BeforeTrain,
+    Cursor,
     Event,
     MetricsReady,
+    Position,
     RunFailed,
     RunInterrupted,
     StopRequested,
     parse,
 )
 
-__all__ = ["TAKEN", "Entry", "JournalSource", "LiveSource", "Source"]
+from .kept import START
+
+__all__ = ["TAKEN", "JournalSource", "LiveSource", "Source"]
 
 TAKEN: tuple[type[Event], ...] = (
     AfterRun,
@@ -32,29 +37,19 @@ TAKEN: tuple[type[Event], ...] = (
 )
 """What says something to a writer; everything else in a journal is not even parsed."""
 
-MOST_BYTES = 1 << 20
-"""So much of a journal is read at a time."""
 MOST_WAITING = 4096
 """So many events are held for a writer if there is no journal."""
 
 _KIND = re.compile(rb'"kind":"([^"]*)"')
 _KINDS = {event_type.kind.encode() for event_type in TAKEN}
 
-
-class Entry(NamedTuple):
-    """An event and its place."""
-
-    start: int
-    """Where it stands."""
-    end: int
-    """Where the next one does."""
-    event: Event
+logger = logging.getLogger("asyncrunner")
 
 
 class Source(Protocol):
     """Gives events in order, and can give them again."""
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[Event]:
         """Return the next ones; none if there are no more for now."""
         ...
 
@@ -62,65 +57,53 @@ class Source(Protocol):
         """Wait until there may be more, or the run is over, but no longer than this."""
         ...
 
-    def back_to(self, place: int) -> None:
-        """Go on from the event at this place."""
+    def back_to(self, place: Position) -> None:
+        """Go on after the event at this place."""
         ...
 
-    def forget(self, place: int) -> None:
-        """Let go of what stands before: it will not be asked for again."""
+    def forget(self, place: Position) -> None:
+        """Let go of what stands up to this place: it will not be asked for again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
         ...
 
 
 class JournalSource:
-    """The events of a journal, which may be growing: all attempts, from the first on."""
+    """The events of a journal, which may be growing: of all attempts, from the first on."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._at = 0
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cursor = Cursor(folder)
 
-    def read(self) -> list[Entry]:
-        """Return what the next part of the file has; a line that is being written stays there."""
-        if not self._path.exists():
-            return []
-        with open(self._path, "rb") as file:
-            while True:
-                file.seek(self._at)
-                block = file.read(MOST_BYTES)
-                whole = block.rfind(b"\n") + 1
-                if not whole and len(block) == MOST_BYTES:  # one line, longer than that
-                    whole = len(block) + len(file.readline())
-                    file.seek(self._at)
-                    block = file.read(whole)
-                    whole = block.rfind(b"\n") + 1
-                if not whole:
-                    return []
-                entries = self._entries(block[:whole])
-                self._at += whole
-                if entries:
-                    return entries
+    def read(self) -> list[Event]:
+        """Return what the next part of the journal has for a writer."""
+        while lines := self._cursor.read():
+            if self._cursor.gap is not None:
+                first = self._cursor.gap.first
+                logger.warning("the journal has nothing before %s any more for writers", first)
+                self._cursor.gap = None
+            events = [event for line in lines if (event := _parsed(line)) is not None]
+            if events:
+                return events
+        return []
 
     def wait(self, run_is_over: Flag, seconds: float) -> None:
-        """Wait: a look at the file's end now and then costs the event loop nothing."""
+        """Wait: a look at the journal's end now and then costs the event loop nothing."""
         run_is_over.wait(seconds)
 
-    def back_to(self, place: int) -> None:
-        """Go on from there, or from the beginning if the file is shorter: then it is another one."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        self._at = place if place <= size else 0
+    def back_to(self, place: Position) -> None:
+        """Go on after the event at this place."""
+        self._cursor.close()
+        self._cursor = Cursor(self._folder, None if place == START else place)
 
-    def forget(self, place: int) -> None:
+    def forget(self, place: Position) -> None:
         """Do nothing: the journal keeps everything."""
 
-    def _entries(self, lines: bytes) -> list[Entry]:
-        entries: list[Entry] = []
-        start = self._at
-        for line in lines.splitlines(keepends=True):
-            end = start + len(line)
-            kind = _KIND.search(line)
-            if kind is not None and kind[1] in _KINDS and (event := _parsed(line)) is not None:
-                entries.append(Entry(start, end, event))
-            start = end
-        return entries
+    def close(self) -> None:
+        """Close the file."""
+        self._cursor.close()
 
 
 class LiveSource:
@@ -130,9 +113,9 @@ class LiveSource:
     is dropped.
     """
 
-    def __init__(self, place: int = 0) -> None:
+    def __init__(self) -> None:
         self._held: deque[Event] = deque()
-        self._first = self._next = place
+        self._read = 0
         self._is_open = True
         self._changed = Condition()
 
@@ -144,29 +127,29 @@ class LiveSource:
                 self._held.append(event)
                 self._changed.notify_all()
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[Event]:
         """Return all that were put in since."""
         with self._changed:
-            fresh = list(self._held)[self._next - self._first :]
-            start = self._next
-            self._next += len(fresh)
-        return [Entry(place, place + 1, event) for place, event in enumerate(fresh, start)]
+            fresh = list(self._held)[self._read :]
+            self._read = len(self._held)
+        return fresh
 
     def wait(self, run_is_over: Flag, seconds: float) -> None:
         """Wait for an event; the run's last one is put in as well."""
         with self._changed:
-            self._changed.wait_for(lambda: self._next < self._first + len(self._held), seconds)
+            self._changed.wait_for(lambda: self._read < len(self._held), seconds)
 
-    def back_to(self, place: int) -> None:
-        """Go on from there, as far as it is still held."""
-        self._next = max(place, self._first)
+    def back_to(self, place: Position) -> None:
+        """Go on after the event at this place, as far as what follows is still held."""
+        with self._changed:
+            self._read = sum(_place(event) <= place for event in self._held)
 
-    def forget(self, place: int) -> None:
+    def forget(self, place: Position) -> None:
         """Make room."""
         with self._changed:
-            while self._first < place and self._held:
+            while self._held and self._read and _place(self._held[0]) <= place:
                 self._held.popleft()
-                self._first += 1
+                self._read -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -176,7 +159,14 @@ class LiveSource:
             self._changed.notify_all()
 
 
+def _place(event: Event) -> Position:
+    return Position(event.attempt, event.seq)
+
+
 def _parsed(line: bytes) -> Event | None:
+    kind = _KIND.search(line)
+    if kind is None or kind[1] not in _KINDS:
+        return None
     try:
         event = parse(line)
     except ValueError:  # damaged, or from a version to come; the rest is good all the same

@@ -96,12 +96,20 @@ class Writer(ABC):
         """
 
     @abstractmethod
-    def open(self, run: Run) -> None:
-        """Begin, or go on with, a run. What comes after `run.taken` may have to be dropped."""
+    def open(self, run: Run) -> int | None:
+        """Begin, or go on with, a run. What comes after `run.taken` may have to be dropped.
+
+        Returns:
+            The last global iteration that the backend is sure to have, -1 for none, if it knows
+            better than `run.taken`: what comes after that is sent then.
+        """
 
     @abstractmethod
     def write(self, records: Sequence[Record]) -> None:
-        """Take the records; when this returns, they survive the death of the process."""
+        """Take the records; when this returns, they survive the death of the process.
+
+        A backend that cannot promise this says in `open` what it has.
+        """
 
     @abstractmethod
     def close(self, status: Status) -> None:

@@ -30,7 +30,7 @@ from ..bus import Bus
 from ..delivery.thinned import subscribe_thinned
 from ..errors import BusClosedError
 from .feed import Feed, Started
-from .position import Position
+from .kept import Kept
 from .sources import TAKEN, JournalSource, LiveSource, Source
 from .writer import Writer
 
@@ -50,7 +50,7 @@ _JOIN_S = 1.0
 logger = logging.getLogger("asyncrunner")
 
 _threads: "WeakKeyDictionary[Writer, Thread]" = WeakKeyDictionary()
-_positions: "WeakKeyDictionary[Bus, dict[str, Position]]" = WeakKeyDictionary()
+_kept: "WeakKeyDictionary[Bus, dict[str, Kept]]" = WeakKeyDictionary()
 
 
 @contextmanager
@@ -89,20 +89,20 @@ def writing(
 
 
 def _of_journal(bus: Bus, writer: Writer, run: Started, journal: Path) -> "Writing":
-    kept = journal.parent / "writers" / f"{writer.name}.json"
-    feed = Feed(writer, run, Position.read(kept), lambda position: position.write(kept))
-    return Writing(bus, feed, JournalSource(journal))
+    path = journal.parent / "writers" / f"{writer.name}.json"
+    feed = Feed(writer, run, Kept.read(path), lambda kept: kept.write(path))
+    return Writing(bus, feed, JournalSource(journal.parent))
 
 
 def _of_live(
     bus: Bus, writer: Writer, run: Started, every: int | str, closing: ExitStack
 ) -> "Writing":
-    kept = _positions.setdefault(bus, {})
-    before = kept.get(writer.name, Position())
+    of_bus = _kept.setdefault(bus, {})
+    before = of_bus.get(writer.name, Kept())
     # What an earlier run of this bus wrote is not held any more, and cannot come again.
-    position = before.model_copy(update={"redo_from": max(before.last.values(), default=-1) + 1})
-    source = LiveSource(position.offset)
-    feed = Feed(writer, run, position, lambda position: kept.update({writer.name: position}))
+    kept = before.model_copy(update={"redo_from": max(before.last.values(), default=-1) + 1})
+    source = LiveSource()
+    feed = Feed(writer, run, kept, lambda kept: of_bus.update({writer.name: kept}))
     one = Writing(bus, feed, source)
 
     def take(event: Event) -> None:
@@ -165,13 +165,13 @@ class Writing:
         """Return how many results it has not taken; to be asked when it is closed."""
         if self._is_done:
             return 0
-        position, source = self._feed.position, self._source
-        source.back_to(position.offset)
+        kept, source = self._feed.kept, self._source
+        source.back_to(kept.after)
         count = 0
-        while entries := source.read():
-            results = (e.event for e in entries if isinstance(e.event, MetricsReady))
-            taken = (position.attempt, position.seq)
-            count += sum((event.attempt, event.seq) > taken for event in results)
+        while events := source.read():
+            results = (event for event in events if isinstance(event, MetricsReady))
+            count += sum((event.attempt, event.seq) > kept.taken for event in results)
+        source.close()
         return count
 
     async def _finish(self, _: AfterRun) -> None:
@@ -200,6 +200,7 @@ class Writing:
                 waits_for.wait(min(pause_s, 1.0) if is_over else pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         finally:
+            self._source.close()
             with suppress(InvalidStateError):  # nobody waits for it any more
                 self._done.set_result(None)
 
@@ -207,19 +208,19 @@ class Writing:
         """Feed the writer, and return whether it has taken everything."""
         feed, source = self._feed, self._source
         feed.open()
-        source.back_to(feed.position.offset)
+        source.back_to(feed.read_after)
         while True:
             is_over = self._run_is_over.is_set()
-            entries = source.read()
-            if entries:
-                feed.take(entries)
-                source.forget(feed.position.offset)
+            events = source.read()
+            if events:
+                feed.take(events)
+                source.forget(feed.kept.after)
             if self._failing_since is not None:
                 self._works_again()
-            if self._is_given_up.is_set() or (is_over and not entries):
+            if self._is_given_up.is_set() or (is_over and not events):
                 feed.close()
-                return not entries
-            if not entries:
+                return not events
+            if not events:
                 source.wait(self._run_is_over, POLL_S)
 
     def _failed(self, error: BaseException) -> None:
@@ -238,7 +239,7 @@ class Writing:
         fact = SubscriberFailed(
             subscriber=f"{self.name} writer",
             event_kind="metrics_ready",
-            event_seq=self._feed.position.seq,
+            event_seq=max(0, self._feed.kept.taken.seq),
             error=f"{type(error).__name__}: {error}",
             traceback="".join(lines),
             disabled=False,

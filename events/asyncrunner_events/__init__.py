@@ -11,12 +11,23 @@
 """
 
 from .base import CountedBy, Event, Fact, Live, LiveFieldAbsentError, MountPoint, Stage
+from .commands import (
+    COMMANDS,
+    CheckpointCommand,
+    Command,
+    PauseCommand,
+    ResumeCommand,
+    SetLearningRateCommand,
+    StopCommand,
+)
 from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
     Decision,
     EpochEndRequested,
     LearningRateChanged,
+    RunContinued,
+    RunPaused,
     SaveRequested,
     StepSkipped,
     StopRequested,
@@ -90,6 +101,7 @@ from .segments import Position
 from .wire import EVENTS, EventParseError, UnknownEvent, parse
 
 __all__ = [
+    "COMMANDS",
     "DECISIONS",
     "EVENTS",
     "FACTS",
@@ -127,10 +139,12 @@ __all__ = [
     "BeforeVal",
     "BeforeValEpoch",
     "BeforeValIter",
+    "CheckpointCommand",
     "CheckpointFailed",
     "CheckpointRejected",
     "CheckpointSaved",
     "CheckpointSkipped",
+    "Command",
     "CountedBy",
     "Cursor",
     "Decision",
@@ -157,15 +171,21 @@ __all__ = [
     "ModuleProbe",
     "MountPoint",
     "NormsReady",
+    "PauseCommand",
     "Position",
+    "ResumeCommand",
     "ResumeInexact",
+    "RunContinued",
     "RunFailed",
     "RunInterrupted",
+    "RunPaused",
     "RunReader",
     "RunResumed",
     "SaveRequested",
+    "SetLearningRateCommand",
     "Stage",
     "StepSkipped",
+    "StopCommand",
     "StopRequested",
     "SubscriberFailed",
     "SubscriberSlow",

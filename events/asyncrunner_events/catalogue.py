@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .base import Event
+from .commands import COMMANDS
 from .decisions import DECISIONS
 from .docs import field_docs, first_line, type_name
 from .examples import example
@@ -37,6 +38,7 @@ _GROUPS: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("Module probes", "On the modules that were chosen, and only then.", PROBES),
     ("Facts", "Reported once they have happened.", FACTS),
     ("Decisions", "Facts too: who changed how the run goes on, and why.", DECISIONS),
+    ("Commands", "What was asked of the run from outside, published as it arrived.", COMMANDS),
     ("Measurements", "Facts too, of subscribers that measure, and only with them.", MEASUREMENTS),
 )
 _MARK = "<!-- What follows is generated: python -m asyncrunner_events.catalogue -->\n"

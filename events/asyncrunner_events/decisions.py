@@ -15,6 +15,9 @@ class Decision(Fact):
 class StopRequested(Decision):
     """Somebody asked the run to end after the current iteration."""
 
+    save: bool = True
+    """Whether checkpointers save at the end; not if what was trained is of no use."""
+
 
 class EpochEndRequested(Decision):
     """Somebody asked the epoch to end after the current iteration, as if its data were at an end."""
@@ -32,6 +35,17 @@ class StepSkipped(Decision):
 
 class SaveRequested(Decision):
     """Somebody asked for a checkpoint now; each checkpointer saves one at the next safe point."""
+
+
+class RunPaused(Decision):
+    """The run waits at a safe point, and trains no further until it is told to."""
+
+
+class RunContinued(Decision):
+    """The run goes on after a pause."""
+
+    paused_s: float = 0.0
+    """How long it waited, in seconds."""
 
 
 class LearningRateChanged(Decision):
@@ -54,6 +68,8 @@ DECISIONS: tuple[type[Decision], ...] = (
     EpochEndRequested,
     StepSkipped,
     SaveRequested,
+    RunPaused,
+    RunContinued,
     LearningRateChanged,
 )
 """All of them."""

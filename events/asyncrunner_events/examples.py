@@ -71,6 +71,18 @@ _VALUES: dict[str, dict[str, Any]] = {
     "epoch_end_requested": {"reason": "this shard is exhausted", "by": "curriculum"},
     "step_skipped": {"reason": "the loss is nan", "by": "NaNGuard"},
     "save_requested": {"reason": "SIGUSR2", "by": "watch_signals"},
+    "run_paused": {"reason": "the machine is needed", "by": "root"},
+    "run_continued": {"reason": "done", "by": "root", "paused_s": 61.5},
+    **{
+        f"{verb}_command": {"command_id": "8f14e45f", "by": "root, pid 4711", "reason": reason}
+        for verb, reason in (
+            ("stop", "the plot looks wrong"),
+            ("pause", "the machine is needed"),
+            ("resume", "done"),
+            ("checkpoint", "before the maintenance"),
+        )
+    },
+    "set_learning_rate_command": {"command_id": "45c48cce", "by": "root, pid 4711", "lr": 0.0003},
     "learning_rate_changed": {"reason": "loss spike", "by": "damp", "lr": 0.0005, "before": 0.001},
     "throughput_ready": {
         "iters": 50,

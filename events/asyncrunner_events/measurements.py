@@ -36,7 +36,7 @@ class ThroughputReady(Measurement):
     memory_bytes: int | None = None
     """What tensors take of the device's memory; on the CPU, what the process takes."""
     memory_peak_bytes: int | None = None
-    """The most that was taken since the run began."""
+    """The most that this process has taken so far."""
     memory_reserved_bytes: int | None = None
     """What the process holds of the device's memory, to use it again."""
 

@@ -123,17 +123,15 @@ class RunReader:
             for lines in source.batches(follow=follow):
                 yield from lines
 
+    def newest(self) -> Position | None:
+        """Return the position of the newest event, of several ranks that of the one furthest on."""
+        found = (_newest(self.folder, rank) for rank in self.ranks)
+        return max(filter(None, found), default=None)
+
     def newest_attempt(self) -> int:
         """Return the number of the newest attempt that has events."""
-        newest = 0
-        for rank in self.ranks:
-            for segment in reversed(segments_of(self.folder, rank)):
-                with segment.open() as file:
-                    last = _last_position(file)
-                if last is not None:
-                    newest = max(newest, last.attempt)
-                    break
-        return newest
+        newest = self.newest()
+        return 0 if newest is None else newest.attempt
 
 
 class _Source:
@@ -240,6 +238,14 @@ def _position(reader: RunReader, since: str | int | Position | None) -> Position
     if isinstance(since, str) and "." in since:
         return Position.parse(since)
     return Position(reader.newest_attempt(), int(since))
+
+
+def _newest(folder: Path, rank: int) -> Position | None:
+    for segment in reversed(segments_of(folder, rank)):
+        with segment.open() as file:
+            if (last := _last_position(file)) is not None:
+                return last
+    return None
 
 
 def _last_position(file: Any) -> Position | None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError, model_serializer
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from .base import Event
+from .commands import COMMANDS
 from .decisions import DECISIONS
 from .envelope import TYPE_PREFIX, type_of
 from .facts import FACTS
@@ -32,6 +33,7 @@ EVENTS: tuple[type[Event], ...] = (
     *PROBES,
     *FACTS,
     *DECISIONS,
+    *COMMANDS,
     *MEASUREMENTS,
 )
 """Every event that asyncrunner itself publishes."""

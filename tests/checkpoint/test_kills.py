@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,17 +54,6 @@ def check(folder: Path) -> str:
         assert read_checkpoint(latest)["iter"] in (newest, newest - 1)
     assert set(os.listdir(folder)) == visible
     return f"{known} {replaced}"
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder in memory, where fsync takes no time; SIGKILL takes no disk away."""
-    shared = Path("/dev/shm")
-    if not os.access(shared, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=shared) as folder:
-        yield Path(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,20 @@ from commands import Command
 
 from asyncrunner import __version__
 
-COMMANDS = ("run", "hooks", "events", "new", "doctor", "tail", "replay", "runs", "ckpt")
+COMMANDS = (
+    "run",
+    "hooks",
+    "events",
+    "new",
+    "doctor",
+    "tail",
+    "replay",
+    "ctl",
+    "stream",
+    "serve",
+    "runs",
+    "ckpt",
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +33,7 @@ COMMANDS = ("run", "hooks", "events", "new", "doctor", "tail", "replay", "runs",
         ["run", "--help"],
         ["ckpt", "diff", "--help"],
         ["runs", "--help"],
+        ["serve", "--help"],
     ],
 )
 def test_no_command_but_those_that_train_imports_torch(fresh: dict[str, str], args: list[str]):

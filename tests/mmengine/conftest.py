@@ -1,7 +1,6 @@
 """The real MMEngine, in an environment of its own, and what it did beside us on the same work."""
 
 import json
-import os
 import subprocess
 import sys
 import venv
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from with_mmengine import ROOT, output_of
 
 MMENGINE = "mmengine==0.10.7"
-REAL = Path(__file__).parent / "real"
-ROOT = REAL.parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -28,27 +26,11 @@ def python_with_mmengine(pytestconfig: pytest.Config) -> Path:
         venv.create(folder, clear=True)
         packages = next(folder.glob("lib/python*/site-packages"))
         (packages / "shared.pth").write_text("\n".join(shared))
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", MMENGINE]
-        subprocess.run([*pip, "--disable-pip-version-check"], check=True, timeout=100)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+        install = ["install", "-q", "-c", str(ROOT / ".ci" / "constraints.txt"), MMENGINE]
+        subprocess.run([*pip, *install], check=True, timeout=100)
         done.write_text("\n".join(shared))
     return python
-
-
-def output_of(python: Path, *command: str, folder: Path) -> str:
-    """Return what a program prints that sees MMEngine and us."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "events"), str(REAL)])
-    mine = {key: os.environ[key] for key in os.environ if not key.startswith("ASYNCRUNNER_")}
-    done = subprocess.run(
-        [str(python), *command],
-        cwd=folder,
-        env=mine | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="session")

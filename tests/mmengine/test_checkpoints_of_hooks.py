@@ -1,15 +1,17 @@
 """Hooks and checkpoints: what they see of ours, add to it and get back, and files of MMEngine's form."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toys import alike, epochs, equal, fit, points, val_step, weights
+from torch.optim.lr_scheduler import StepLR
+from toys import alike, epochs, equal, fit, line, points, sgd, val_step, weights
 
 from asyncrunner import Checkpointer, Runner, ValLoop
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.events import ResumeInexact
+from asyncrunner.events import AfterTrainIter, ResumeInexact
 from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
 
 
@@ -99,6 +101,73 @@ async def test_a_checkpoint_is_seen_under_mmengines_names_and_what_is_added_is_s
     assert equal(weights(runner), [torch.zeros(1, 3), torch.full((1,), 9.0)])
 
 
+class Replaces:
+    """Puts other weights and another learning rate into checkpoints, in place of what is there."""
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: torch.zeros_like(w) for name, w in weights.items()}
+        groups = [group | {"lr": 0.5} for group in checkpoint["optimizer"]["param_groups"]]
+        checkpoint["optimizer"] = checkpoint["optimizer"] | {"param_groups": groups}
+
+
+async def test_what_a_hook_puts_in_place_of_weights_and_optimizer_is_what_is_saved(tmp_path: Path):
+    await training(tmp_path, 1, Replaces()).train()
+    runner = training(tmp_path, 1)
+    await runner.train()
+    assert equal(weights(runner), [torch.zeros(1, 3), torch.zeros(1)])
+    assert runner.state.optimizers["default"].param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_schedulers_go_on_where_they_were(tmp_path: Path, by_name: bool):
+    def with_scheduler(count: int) -> tuple[Runner, StepLR]:
+        model = line()
+        optimizer = sgd(model)
+        runner = training(tmp_path, count, model=model, optimizer=optimizer)
+        scheduler = StepLR(optimizer, step_size=2)
+        schedulers = {"default": [scheduler]} if by_name else [scheduler]
+        runner_for_hooks(runner).param_schedulers = schedulers
+        name: Any = "default" if by_name else slice(None)
+        subscribe_hook(runner, StepsSchedulers(lambda runner: runner.param_schedulers[name]))
+        return runner, scheduler
+
+    await with_scheduler(3)[0].train()
+    runner, scheduler = with_scheduler(4)
+    await runner.train()
+    assert scheduler.last_epoch == 4
+    assert scheduler.get_last_lr() == pytest.approx([0.001])
+
+
+async def test_an_epoch_that_a_stop_cut_in_two_steps_schedulers_once(tmp_path: Path):
+    def with_scheduler() -> tuple[Runner, StepLR]:
+        model = line()
+        optimizer = sgd(model)
+        runner = training(tmp_path, 3, model=model, optimizer=optimizer)
+        scheduler = StepLR(optimizer, step_size=2)
+        runner_for_hooks(runner).param_schedulers = [scheduler]
+        subscribe_hook(runner, StepsSchedulers(lambda runner: runner.param_schedulers))
+        return runner, scheduler
+
+    runner, scheduler = with_scheduler()
+    runner.subscribe(AfterTrainIter, lambda event: event.iter == 2 and runner.stop("enough"))
+    await runner.train()
+    assert (runner.state.iter, scheduler.last_epoch) == (3, 1)
+
+    runner, scheduler = with_scheduler()
+    await runner.train()
+    assert (runner.state.iter, scheduler.last_epoch) == (6, 3)
+
+
+class StepsSchedulers:
+    def __init__(self, of: Callable[[Any], list[Any]]) -> None:
+        self.of = of
+
+    def after_train_epoch(self, runner: Any) -> None:
+        for scheduler in self.of(runner):
+            scheduler.step()
+
+
 async def test_a_hook_knows_when_only_weights_are_loaded(tmp_path: Path):
     await training(tmp_path / "one", 1).train()
     hook = Marks()
@@ -133,6 +202,26 @@ async def test_a_file_in_mmengines_form_loads_without_running_anything(tmp_path:
 
     loading = fit(val=ValLoop(points(), val_step))
     assert await loading.val(load=tmp_path / "epoch_2.pth") == runner.state.metrics
+
+
+async def test_a_file_that_is_saved_within_an_epoch_counts_iterations(tmp_path: Path):
+    class Writes:
+        def after_train_iter(self, runner: Any, batch_idx: int, **more: Any) -> None:
+            runner.save_checkpoint(runner.work_dir, "last.pth", by_epoch=False)
+
+    runner = fit(epochs(2), run_dir=tmp_path, checkpoint=None)
+    subscribe_hook(runner, Writes())
+    await runner.train()
+    meta = torch.load(tmp_path / "last.pth", weights_only=True)["meta"]
+    assert (meta["epoch"], meta["iter"]) == (1, 4)
+
+
+def test_only_rank_0_writes_files(tmp_path: Path):
+    runner = fit(epochs(1), run_dir=tmp_path, checkpoint=None)
+    runner.bus.rank = 1
+    subscribe_hook(runner, Writes())
+    runner.run()
+    assert not list(tmp_path.glob("*.pth"))
 
 
 async def test_a_file_elsewhere_than_on_this_machine_is_refused(tmp_path: Path):

@@ -1,6 +1,7 @@
 """What hooks find in the runner that they are given, and what they put there."""
 
 import asyncio
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -121,6 +122,13 @@ async def test_an_attribute_that_is_not_there_is_named_with_the_hook_and_with_wh
     assert await read(lambda r: hasattr(r, "ema_model")) is False
 
 
+async def test_when_no_hook_is_called_none_is_named():
+    runner = fit(epochs(1))
+    await read(lambda r: None, runner)
+    with pytest.raises(AttributeError, match=r"^what is no hook reads runner\.nothing"):
+        getattr(runner_for_hooks(runner), "nothing")  # noqa: B009  # pyright knows that it is not there
+
+
 @pytest.mark.parametrize(
     ("path", "there"),
     [
@@ -135,6 +143,12 @@ async def test_parts_of_the_runner_say_so_too(path: str, there: str):
     part, name = path.split(".")
     with pytest.raises(AttributeError, match=rf"AtStart reads runner.{path}, .* is {there}"):
         await read(lambda r: getattr(getattr(r, part), name))
+
+
+async def test_the_runner_and_its_parts_can_be_copied_with_a_hook_that_keeps_them():
+    parts = await read(lambda r: [r, r.train_loop, r.val_loop, r.optim_wrapper, r.cfg])
+    for part in parts:
+        assert type(copy.copy(part)) is type(part)
 
 
 async def test_what_needs_mmengine_says_what_is_there_without_it():
@@ -169,12 +183,14 @@ def test_scalars_that_hooks_show_are_lines_of_json(tmp_path: Path):
     def show(runner: Any) -> None:
         runner.visualizer.add_scalars({"loss": torch.tensor(0.5)}, step=3, file_path="mine.json")
         runner.visualizer.add_scalar("lr", 0.1, step=4)
+        runner.visualizer.add_scalars({"lr": 0.1, "step": 5})  # as LogProcessor names it
 
     asyncio.run(read(show, fit(epochs(1), run_dir=tmp_path)))
     (file,) = tmp_path.rglob("scalars.json")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {"loss": 0.5, "step": 3},
         {"lr": 0.1, "step": 4},
+        {"lr": 0.1, "step": 5},
     ]
     assert json.loads((file.parent / "mine.json").read_text()) == {"loss": 0.5, "step": 3}
 
@@ -223,7 +239,7 @@ async def test_a_mount_point_of_ones_own_reaches_the_hooks_that_have_it_in_their
 async def test_a_hook_may_subscribe_another():
     runner = fit(epochs(1))
     found: list[int] = []
-    other = AtStart(lambda r: found.append(len(r.hooks)))
+    other = AtStart(lambda r: found.append(len(r.hooks) + len(r._hooks)))
 
     class Brings:
         def before_run(self, runner: Any) -> None:
@@ -231,7 +247,7 @@ async def test_a_hook_may_subscribe_another():
 
     subscribe_hook(runner, Brings())
     await runner.train()
-    assert found == [2]
+    assert found == [4]
 
 
 async def test_a_stop_cannot_be_taken_back():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import epochs, fit, iters, line, points, seen, train_step, val_step
 
-from asyncrunner import TestLoop, ValLoop
+from asyncrunner import TestLoop, ValLoop, mmengine
 from asyncrunner.errors import SubscriptionError
 from asyncrunner.events import (
     AfterTrainIter,
@@ -175,6 +175,16 @@ def test_only_the_methods_that_a_hook_has_are_subscribed():
     assert len(subscription.subscriptions) == 2
     assert runner.bus.wants(AfterTrainIter)
     assert not runner.bus.wants(BeforeTrainIter)
+
+
+def test_a_hook_that_says_which_stages_it_has_is_believed():
+    class Says(All):
+        def get_triggered_stages(self) -> list[str]:  # MMEngine's Hook leaves out what it inherits
+            return ["before_train_iter"]
+
+    runner = fit(epochs(1))
+    assert len(subscribe_hook(runner, Says()).subscriptions) == 1
+    assert runner.bus.wants(BeforeTrainIter)
 
 
 async def test_a_fallback_stands_for_the_three_loops_and_is_told_which_is_on():
@@ -366,6 +376,15 @@ async def test_a_validation_that_fails_swaps_weights_back():
         await runner.train()
     assert hook.swapped == [True, False]
     assert len(ends) == 1
+
+
+def test_the_public_names_are_pinned():
+    assert mmengine.__all__ == [
+        "HookRunner",
+        "HookSubscription",
+        "runner_for_hooks",
+        "subscribe_hook",
+    ]
 
 
 def test_mmengine_is_not_imported():

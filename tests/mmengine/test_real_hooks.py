@@ -95,7 +95,13 @@ def test_the_schedules_change_the_rate(real: Real):
 def test_averages_differ_from_the_weights_and_validations_are_of_them(real: Real):
     found = result_of(real, "ema")["ours"]
     assert found["ema"]["module.net.0.weight"] != found["model"]["net.0.weight"]
-    assert len(found["metrics"]) == 3
+    assert len(found["metrics"]) == 4
+
+
+def test_a_loader_without_a_data_set_is_what_runtime_info_cannot_do_with(real: Real):
+    found = result_of(real, "loader_without_a_data_set")
+    assert found["error"] == "'list' object has no attribute 'dataset'"
+    assert found["notes"][0].startswith("raised by subscriber 'RuntimeInfoHook'")
 
 
 def test_mmengine_resumes_from_a_file_that_its_checkpoint_hook_wrote_here(real: Real):
@@ -111,6 +117,15 @@ def test_a_run_resumed_from_our_checkpoint_with_hooks_has_the_numbers_of_one_nev
     assert found["ours"] == found["theirs"]
     assert found["ours"]["count"] == 4
     assert len(found["ours"]["losses"]) == 20
+
+
+def test_a_stop_inside_a_validation_leaves_no_averages_in_the_model(real: Real):
+    found = result_of(real, "averages_after_a_stop_inside_a_validation")
+    assert found["ours"] == found["theirs"]
+
+
+def test_logs_need_no_directory(real: Real):
+    assert result_of(real, "logs_without_a_directory") == {"lines": 6, "files": []}
 
 
 def test_our_checkpoint_holds_the_averages_as_the_models_weights(real: Real):

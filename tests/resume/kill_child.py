@@ -68,6 +68,7 @@ def fork(
     child = os.fork()
     if child == 0:
         code = 70
+        os.setpgid(0, 0)
         try:
             for descriptor in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
@@ -85,7 +86,18 @@ def fork(
     # Not to its end: a killed process's workers still have the other one for some seconds.
     calls = os.read(told, 20) if ended == 0 else b"0"
     os.close(told)
+    _killed.append(child)
     return ended, int(calls)
+
+
+_killed: list[int] = []
+
+
+def end_workers() -> None:
+    """End what outlived its process: torch's workers do for ever if that was killed as they began."""
+    while _killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(_killed.pop(), signal.SIGKILL)
 
 
 def newest(run_dir: Path) -> Any:
@@ -138,6 +150,7 @@ def lived_through(
         kills += 1
         saved.append(left(folder))
     ended, _ = fork(folder, loader)
+    end_workers()
     gone += lost(folder)
     found = differences(expected, newest(folder)).found if ended == 0 else [ended]
     line = {"at": folder.name, "kills": kills, "saved": saved, "lost": gone, "end": ended}

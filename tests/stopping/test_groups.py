@@ -47,6 +47,7 @@ def build():
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.001),
         train=EpochTrainLoop(loader(), step, max_epochs=2),
         progress="none",
+        journal="all",
         run_dir="run",
     )
     if "AGAIN" not in os.environ:
@@ -110,11 +111,15 @@ def test_a_signal_to_the_whole_group_counts_once_and_the_run_goes_on_later(
     process.go_on()
     ended = process.end()
     assert ended.code == CODES[number], ended
-    assert [event.reason for event in of_kind("stop_requested")] == [number.name]
+    (request,) = of_kind("stop_requested")
+    assert request.reason == number.name
     assert of_kind("run_failed") == []
     assert len(of_kind("after_run")) == 1
-    done = newest().iter
-    assert 4 <= done <= 40
+    begun, done = of_kind("before_train_iter"), newest().iter
+    # What had begun is done, and nothing was begun after it.
+    assert [event.iter for event in begun] == list(range(done))
+    assert begun[-1].seq < request.seq
+    assert done == 4 if held == "HOLD" else 4 <= done < 40
     assert start(*CLI, WORKERS=workers, HOW=how, AGAIN="1").end().code == 0
     assert [event.iter for event in of_kind("run_resumed")] == [done]
     assert newest().iter == 40

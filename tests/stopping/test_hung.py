@@ -204,15 +204,17 @@ import signal
 
 sync = os.fsync
 
-def wait_for_a_second_ctrl_c(file):
+def wait_for_a_second_ctrl_c_and_a_line(file):
     is_writer = threading.current_thread().name == "asyncrunner checkpoint"
     if HOLD and is_writer and os.path.exists("run/checkpoints/latest"):
         print("writing", flush=True)
         while signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
             time.sleep(0.001)
+        print("heard", flush=True)
+        sys.stdin.readline()
     sync(file)
 
-os.fsync = wait_for_a_second_ctrl_c
+os.fsync = wait_for_a_second_ctrl_c_and_a_line
 runner = build()
 
 @runner.on(events.AfterTrainIter, mode="background")
@@ -234,6 +236,11 @@ def test_a_second_ctrl_c_does_not_wait_for_the_background_but_for_the_checkpoint
     began = time.monotonic()
     time.sleep(0.35)  # from here on it is another Ctrl-C
     process.send(signal.SIGINT)
+    process.wait_for("heard")
+    assert find_checkpoints(Path("run/checkpoints"))[0][0].manifest.iter == 5
+    time.sleep(0.1)  # in which a run that did not wait for it would be gone
+    assert process.popen.poll() is None
+    process.go_on()
     ended = process.end()
     assert process.popen.returncode == 130, ended
     assert time.monotonic() - began < 10  # and not 30, the grace time

@@ -216,13 +216,6 @@ def test_a_damaged_position_or_journal_costs_only_what_is_damaged(tmp_path: Path
     assert [row.split(",")[5] for row in rows] == list("123456")
 
 
-def test_a_run_with_many_results_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("asyncrunner.writers.sources.MOST_BYTES", 100)  # less than any line
-    writer = ListWriter()
-    trained(tmp_path, writer).run()
-    assert writer.places == WHOLE
-
-
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ASYNCRUNNER_DRY_RUN", "1")
     writer = ListWriter()

@@ -11,6 +11,7 @@ from mmengine.optim import MultiStepLR
 from work import numbers, our_runner, their_runner
 
 from asyncrunner import Checkpointer
+from asyncrunner.events import BeforeValIter
 from asyncrunner.mmengine import runner_for_hooks
 
 
@@ -110,6 +111,25 @@ def case_our_checkpoints_hold_hooks(folder: Path) -> dict[str, Any]:
             "count": counts.count,
             "losses": hub.get_scalar("train/loss").data[0].tolist(),
             "rates": hub.get_scalar("train/lr").data[0].tolist(),
+            "metrics": dict(runner.state.metrics),
+        }
+    return found
+
+
+def case_averages_after_a_stop_inside_a_validation(folder: Path) -> dict[str, Any]:
+    """The averages are in the model when the stop comes, and a checkpoint is taken after it."""
+    found: dict[str, Any] = {}
+    for who, stops in (("theirs", [False]), ("ours", [True, False])):
+        for stop in stops:
+            ema = EMAHook(momentum=0.1)
+            saves = Checkpointer(every="1ep")
+            runner = our_runner(folder / who, [ema], checkpoint=saves)
+            if stop:
+                runner.subscribe(BeforeValIter, lambda e, r=runner: e.epoch == 2 and r.stop("now"))
+            runner.run()
+        found[who] = {
+            "model": numbers(runner.state.model.state_dict()),
+            "ema": numbers(ema.ema_model.state_dict()),
             "metrics": dict(runner.state.metrics),
         }
     return found

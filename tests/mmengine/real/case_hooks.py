@@ -3,6 +3,8 @@
 # mmengine is installed in an environment of its own, not where this is checked.
 
 import asyncio
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
@@ -62,6 +64,14 @@ def case_logs_of_epochs(folder: Path) -> dict[str, Any]:
 def case_logs_of_iterations(folder: Path) -> dict[str, Any]:
     """The same, counted in iterations."""
     return _logs(folder, iters=5, val_every=2)
+
+
+def case_logs_without_a_directory(folder: Path) -> dict[str, Any]:
+    """Without a run directory there are lines on the screen, and no files."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        our_runner(None, [RuntimeInfoHook(), IterTimerHook(), LoggerHook(interval=2)]).run()
+    return {"lines": printed.getvalue().count("Epoch(train)"), "files": list(folder.iterdir())}
 
 
 class Sampler(RandomSampler):

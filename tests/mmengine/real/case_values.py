@@ -2,6 +2,7 @@
 # pyright: basic, reportMissingImports=false
 # mmengine is installed in an environment of its own, not where this is checked.
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmengine.hooks import (
     RuntimeInfoHook,
 )
 from mmengine.optim import LinearLR, MultiStepLR, ReduceOnPlateauLR
-from work import numbers, our_runner, their_runner
+from work import loader, numbers, our_runner, their_runner
 
 from asyncrunner.events import StopRequested
 from asyncrunner.mmengine import runner_for_hooks
@@ -30,6 +31,10 @@ class Metrics(Hook):
         """Note them."""
         self.seen.append(dict(metrics))
 
+    def after_test_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """Note them."""
+        self.seen.append(dict(metrics))
+
 
 def _weights(runner: Any, ema: EMAHook, metrics: Metrics) -> dict[str, Any]:
     return {
@@ -40,13 +45,14 @@ def _weights(runner: Any, ema: EMAHook, metrics: Metrics) -> dict[str, Any]:
 
 
 def case_ema(folder: Path) -> dict[str, Any]:
-    """Averages of the weights, also of the buffers, that begin in the second iteration."""
+    """Averages of weights and buffers from the second iteration on, and then a test."""
     found: dict[str, Any] = {}
     for who, make in (("theirs", their_runner), ("ours", our_runner)):
         ema, metrics = EMAHook(momentum=0.1, update_buffers=True, begin_iter=2), Metrics()
         runner = make(folder / who, [ema, metrics])
         runner.train() if who == "theirs" else runner.run()
         found[who] = _weights(runner, ema, metrics)
+        runner.test() if who == "theirs" else asyncio.run(runner.test())
     return found
 
 
@@ -129,3 +135,13 @@ def case_runtime_info(folder: Path) -> dict[str, Any]:
             "names": sorted(info),
         }
     return found
+
+
+def case_loader_without_a_data_set(folder: Path) -> dict[str, Any]:
+    """RuntimeInfoHook asks the loader for its data set."""
+    runner = our_runner(None, [RuntimeInfoHook()], data=list(loader()))
+    try:
+        runner.run()
+    except AttributeError as error:
+        return {"error": str(error), "notes": error.__notes__}
+    return {}

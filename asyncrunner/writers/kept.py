@@ -1,30 +1,39 @@
-"""How far a writer has come in the journal; kept beside it, so that nothing is lost or doubled."""
+"""How far a writer has come in the journal; kept beside it, so that nothing is lost or doubled.
 
+It is replaced in one piece, so that a kill leaves the old one or the new one, but nobody waits
+for the disk, a few times a second and writer: what a machine that loses its power forgets, the
+writer is sent again.
+"""
+
+import os
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..run_dir.files import make_directory, write_atomically
+from asyncrunner_events import Position as Place
 
-__all__ = ["Position"]
+__all__ = ["START", "Kept"]
+
+START = Place(-1, -1)
+"""Before everything."""
 
 
-class Position(BaseModel):
+class Kept(BaseModel):
     """The content of `writers/<name>.json` in a run directory."""
 
     schema_version: int = 1
     """Raised when a reader of the old form could not read the new one."""
-    offset: int = 0
-    """Where in the journal to read on: at the first record of the last global iteration."""
+    after: Place = START
+    """Read on after this: before the first record of the last global iteration."""
     redo_from: int = 0
     """The global iteration of what stands there."""
-    attempt: int = -1
-    """The attempt of the last record that was taken."""
-    seq: int = -1
-    """Its `seq`."""
+    taken: Place = START
+    """The last record that was taken."""
     last: dict[str, int] = Field(default_factory=dict)
     """The last global iteration taken, by data set."""
+    began: Place = START
+    """What the writer has begins after this."""
     beginnings: int = 0
     """How many times the run began anew with a writer that cannot forget."""
 
@@ -42,5 +51,7 @@ class Position(BaseModel):
         Raises:
             OSError: If it cannot be written.
         """
-        make_directory(path.parent)
-        write_atomically(path, self.model_dump_json().encode() + b"\n")
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.model_dump_json() + "\n")
+        os.replace(temporary, path)

@@ -8,12 +8,12 @@ from asyncrunner_events import AfterValEpoch
 from ..errors import ConfigurationError
 from ..suggest import did_you_mean
 
-__all__ = ["Monitor"]
+__all__ = ["WatchedMetric"]
 
 logger = logging.getLogger("asyncrunner")
 
 
-class Monitor:
+class WatchedMetric:
     """Looks for a metric in what validations give.
 
     Args:

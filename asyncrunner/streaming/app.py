@@ -1,0 +1,127 @@
+"""From a request to its answer: an ASGI application of its own, for a handful of paths."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from .. import __version__
+from ..errors import AsyncRunnerError
+from .api import API
+from .openapi import STREAM_PARAMETERS, document
+from .prometheus import PROMETHEUS
+from .requests import BadRequestError, NotFoundError, Request, Response, json_response
+from .routes import Route
+from .security import HEADERS, Guard, Refusal
+from .served import Served
+from .sse import Receive, Send, serve_sse
+
+__all__ = ["App"]
+
+_log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 4
+"""So many answers are put together at once: each may read a megabyte."""
+
+_UNKNOWN_TOKEN = Refusal(
+    401,
+    "the token is missing or wrong: open the address that was printed when the server started, "
+    "or send Authorization: Bearer with what is in serve.token",
+    ((b"www-authenticate", b"Bearer"),),
+)
+_LET_IN = b"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">"""
+
+
+class App:
+    """Answers what a guard lets through.
+
+    Args:
+        served: The runs.
+        guard: Who may ask.
+    """
+
+    def __init__(self, served: Served, guard: Guard) -> None:
+        self._served = served
+        self._guard = guard
+        self._threads = anyio.CapacityLimiter(MOST_AT_ONCE)
+        self._routes = (
+            *API,
+            Route(
+                "/v1/runs/{run}/events",
+                "A run's events as server-sent events, from a position on and as they come.",
+                "text/event-stream",
+                parameters=STREAM_PARAMETERS,
+            ),
+            PROMETHEUS,
+            Route("/openapi.json", "This document.", "application/json", self._openapi),
+        )
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"expected an HTTP request, got {scope['type']}")
+        try:
+            response = await self._answer(scope, receive, send)
+        except BadRequestError as error:
+            response = Response(f"{error}\n".encode(), status=400)
+        except NotFoundError as error:
+            response = Response(f"{error}\n".encode(), status=404)
+        except (OSError, AsyncRunnerError) as error:
+            _log.warning("%s: %s", scope["path"], error)
+            response = Response(b"what this is about cannot be read\n", status=503)
+        if response is not None:
+            await _send(response, send)
+
+    async def _answer(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send
+    ) -> Response | None:
+        request = Request(scope)
+        refusal = self._guard.refusal(request.method, request.headers)
+        if refusal is None and request.path == "/" and (token := request.one("token")) is not None:
+            if self._guard.is_token(token.encode()):
+                return self._let_in()
+            refusal = _UNKNOWN_TOKEN
+        if refusal is None and not self._guard.knows(request.headers):
+            refusal = _UNKNOWN_TOKEN
+        if refusal is not None:
+            return self._refused(refusal)
+        return await self._route(request, receive, send)
+
+    async def _route(self, request: Request, receive: Receive, send: Send) -> Response | None:
+        for route in self._routes:
+            if (match := route.pattern.fullmatch(request.path)) is None:
+                continue
+            run = match.groupdict().get("run", "")
+            if route.answer is None:
+                return await serve_sse(self._served, run, request, receive, send)
+            answer = partial(route.answer, self._served, request, run)
+            return await anyio.to_thread.run_sync(answer, limiter=self._threads)
+        raise NotFoundError("there is nothing here")
+
+    def _openapi(self, served: Served, request: Request, run: str) -> Response:
+        return json_response(document(self._routes, __version__))
+
+    def _let_in(self) -> Response:
+        # Not a redirect: that would still be the other site's navigation, without the cookie.
+        return Response(_LET_IN, "text/html; charset=utf-8", headers=(self._guard.set_cookie(),))
+
+    def _refused(self, refusal: Refusal) -> Response:
+        refused = self._served.counts.refused
+        refused[refusal.status] = refused.get(refusal.status, 0) + 1
+        headers = (*refusal.headers, (b"connection", b"close"))
+        return Response(f"{refusal.reason}\n".encode(), status=refusal.status, headers=headers)
+
+
+async def _send(response: Response, send: Send) -> None:
+    headers = [
+        *HEADERS,
+        (b"content-type", response.content_type.encode()),
+        (b"content-length", str(len(response.body)).encode()),
+        *response.headers,
+    ]
+    start = {"type": "http.response.start", "status": response.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": response.body, "more_body": False})

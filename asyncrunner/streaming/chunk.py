@@ -1,0 +1,92 @@
+"""Lines of a journal that follow each other, encoded once for all clients that are sent them."""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from struct import pack
+
+from asyncrunner_events.segments import Position
+
+from .filters import Filter
+
+__all__ = ["Chunk", "text_frame"]
+
+_MOST_FILTERS = 16
+"""So many ways of filtering are kept for a chunk; a further one is worked out each time."""
+_LINE = re.compile(
+    rb'\{"specversion":"1.0","id":"(\d+)","source":"[^"]*/attempts/(\d+)/ranks/\d+","[^\n]*\n'
+)
+"""A line as asyncrunner writes it; the `id` is the `seq`."""
+
+
+class Chunk:
+    """Some lines of a journal, in order.
+
+    Args:
+        lines: Each with its line break.
+        last: The position of the last event that was read with them.
+    """
+
+    def __init__(self, lines: Sequence[bytes], last: Position) -> None:
+        self.lines = lines
+        self.last = last
+        self._filtered: dict[Filter, Chunk] = {}
+
+    @cached_property
+    def size(self) -> int:
+        """How many bytes its lines are."""
+        return sum(map(len, self.lines))
+
+    @cached_property
+    def first(self) -> Position:
+        """The position of its first event."""
+        return next(filter(None, map(Position.of, self.lines)), self.last)
+
+    @cached_property
+    def sse(self) -> bytes:
+        """The lines as server-sent events, each with its position as its id.
+
+        They have no `event` field, so that `onmessage` of a browser gets all of them, those too
+        that a later version adds; what they are is in the JSON.
+        """
+        encoded, count = _LINE.subn(rb"id: \2.\1\ndata: \g<0>\n", b"".join(self.lines))
+        if count == len(self.lines):
+            return encoded
+        return b"".join(
+            b"id: %b\ndata: %b\n" % (str(position).encode(), line)
+            for line in self.lines
+            if (position := Position.of(line)) is not None
+        )
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The lines as WebSocket frames, one text message each."""
+        return b"".join([text_frame(line[:-1]) for line in self.lines])
+
+    def after(self, position: Position | None) -> "Chunk":
+        """Return it without what is not after this position."""
+        if position is None or self.first > position:
+            return self
+        left = [one for one in self.lines if (p := Position.of(one)) is not None and p > position]
+        return Chunk(left, self.last)
+
+    def only(self, wanted: Filter) -> "Chunk":
+        """Return it with only the lines that are wanted."""
+        if wanted.is_all:
+            return self
+        if (known := self._filtered.get(wanted)) is not None:
+            return known
+        chosen = Chunk([line for line in self.lines if wanted.takes(line)], self.last)
+        if len(self._filtered) < _MOST_FILTERS:
+            self._filtered[wanted] = chosen
+        return chosen
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a whole text message of a server: a header of 2, 4 or 10 bytes, and no mask (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65536:
+        return pack("!BBH", 0x81, 126, size) + payload
+    return pack("!BBQ", 0x81, 127, size) + payload

@@ -1,0 +1,199 @@
+"""A journal's newest lines, read once for all clients, and following it from any position on.
+
+The journal is the queue of every client. A feed reads its end, and keeps what it read last; a
+client takes its next lines from there, or, if it is further behind, from the file itself with a
+cursor of its own. So a client that is slow, or has been away, costs a position and one chunk of
+lines, never a queue that grows, loses nothing, and is in nobody's way.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from asyncrunner_events.cursor import Cursor, Gap
+from asyncrunner_events.reader import RunReader
+from asyncrunner_events.segments import Position
+
+from .chunk import Chunk
+
+__all__ = ["Feed", "Follower"]
+
+KEPT_BYTES = 4 << 20
+"""So much of a journal's end is kept, in lines."""
+SHORTEST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.1
+"""How soon it is looked whether the journal has grown: at once while it does, then less often."""
+
+
+class Feed:
+    """The end of one journal.
+
+    Args:
+        folder: The run directory.
+        rank: Whose journal.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.folder = folder
+        self.rank = rank
+        self.position: Position | None = None
+        """The position of the newest event that was read."""
+        self.is_over = False
+        """Whether nothing more is read."""
+        self.error = ""
+        """Why the journal cannot be read."""
+        self._start: Position | None = None
+        self._kept: deque[Chunk] = deque()
+        self._bytes = 0
+        self._changed = anyio.Event()
+        self._ending = anyio.Event()
+
+    async def prepare(self) -> None:
+        """Find the journal's end.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        reader = RunReader(self.folder, [self.rank])
+        self.position = self._start = await anyio.to_thread.run_sync(reader.newest)
+
+    async def run(self) -> None:
+        """Read on as the journal grows, until `end` or an error of reading."""
+        try:
+            with Cursor(self.folder, self.position, rank=self.rank) as cursor:
+                pause_s = SHORTEST_PAUSE_S
+                while not self._ending.is_set():
+                    pause_s = SHORTEST_PAUSE_S if self.read(cursor) else 1.5 * pause_s
+                    with anyio.move_on_after(min(pause_s, LONGEST_PAUSE_S)):
+                        await self._ending.wait()
+                while self.read(cursor):
+                    pass
+        except OSError as error:
+            self.error = str(error)
+        finally:
+            self.is_over = True
+            self._wake()
+
+    def end(self) -> None:
+        """Read what there is, and then no more."""
+        self._ending.set()
+
+    def read(self, cursor: Cursor) -> bool:
+        """Take the next lines, and return whether there were any."""
+        lines = cursor.read()
+        if cursor.gap is not None:  # clients find it themselves, in the file
+            first = cursor.gap.first
+            self._kept.clear()
+            self._bytes, self._start = 0, Position(first.attempt, first.seq - 1)
+            cursor.gap = None
+        if not lines or cursor.position is None:
+            return False
+        chunk = Chunk(lines, cursor.position)
+        self._kept.append(chunk)
+        self._bytes += chunk.size
+        self.position = chunk.last
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            oldest = self._kept.popleft()
+            self._bytes -= oldest.size
+            self._start = oldest.last
+        self._wake()
+        return True
+
+    def covers(self, position: Position | None) -> bool:
+        """Whether all that follows a position is kept."""
+        return self._start is None or (position is not None and position >= self._start)
+
+    def after(self, position: Position | None) -> Chunk | None:
+        """Return the next lines that are kept, without waiting."""
+        found = None
+        for chunk in reversed(self._kept):
+            if position is not None and chunk.last <= position:
+                break
+            found = chunk
+        return None if found is None else found.after(position)
+
+    async def changed(self) -> None:
+        """Wait until more was read, or nothing more will be."""
+        if not self.is_over:
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class Follower:
+    """Follows a journal for one client. As a context manager it closes its file.
+
+    Args:
+        feed: The journal's end.
+        since: The position that the client has; from the beginning if not given.
+    """
+
+    def __init__(self, feed: Feed, since: Position | None = None) -> None:
+        self.position = since
+        """The position of the last event that was returned."""
+        self.is_behind = False
+        """Whether the last lines came from the file, for the feed has forgotten them."""
+        self._feed = feed
+        self._cursor: Cursor | None = None
+        self._behind_gap: Chunk | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+
+    def now(self) -> Chunk | None:
+        """Return the next lines if they are at hand."""
+        if self._behind_gap is not None:
+            chunk, self._behind_gap = self._behind_gap, None
+            return self._moved_by(chunk)
+        if not self._feed.covers(self.position):
+            return None
+        self._close()
+        self.is_behind = False
+        return self._moved_by(self._feed.after(self.position))
+
+    async def next(self, patience_s: float) -> Chunk | Gap | None:
+        """Return what comes next: lines, or that some are missing; None if none came in this time.
+
+        Raises:
+            OSError: If the journal cannot be read.
+        """
+        if (chunk := self.now()) is not None:
+            return chunk
+        with anyio.move_on_after(patience_s):
+            while True:
+                found = self.now() if self._feed.covers(self.position) else await self._read()
+                if found is not None or self._feed.is_over:
+                    return found
+                await self._feed.changed()
+        return None
+
+    async def _read(self) -> Chunk | Gap | None:
+        if self._cursor is None:
+            self._cursor = Cursor(self._feed.folder, self.position, rank=self._feed.rank)
+        cursor = self._cursor
+        # In a thread: a compressed file is read from its beginning.
+        lines = await anyio.to_thread.run_sync(cursor.read)
+        chunk = Chunk(lines, cursor.position) if lines and cursor.position is not None else None
+        self.is_behind = True
+        if cursor.gap is not None:
+            gap, cursor.gap, self._behind_gap = cursor.gap, None, chunk
+            return gap
+        return self._moved_by(chunk)
+
+    def _moved_by(self, chunk: Chunk | None) -> Chunk | None:
+        if chunk is not None:
+            self.position = chunk.last
+        return chunk
+
+    def _close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None

@@ -1,0 +1,71 @@
+"""What a stream says itself, between a run's events, as CloudEvents too: a gap, the end."""
+
+import itertools
+import json
+from datetime import UTC, datetime
+from typing import Literal
+
+from asyncrunner_events.cursor import Gap
+from asyncrunner_events.envelope import type_of
+
+__all__ = ["Record", "end_record", "gap_record", "left_out_record", "unknown_position_record"]
+
+Reason = Literal["slow", "server_ends", "unreadable"]
+"""Why a stream ends: its client does not read, the server ends, or the journal cannot be read."""
+
+_numbers = itertools.count()
+
+
+class Record:
+    """A record of the stream; it has no position, so resuming is not changed by it.
+
+    Args:
+        kind: What it says.
+        data: More about it.
+    """
+
+    def __init__(self, kind: str, **data: object) -> None:
+        self.kind = kind
+        envelope = {
+            "specversion": "1.0",
+            "id": f"{kind}-{next(_numbers)}",
+            "source": "/asyncrunner/stream",
+            "type": type_of(kind, 1),
+            "kind": kind,
+            "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "data": data,
+        }
+        self.json = json.dumps(envelope, separators=(",", ":")).encode()
+        """The whole record."""
+
+    @property
+    def sse(self) -> bytes:
+        """It as a server-sent event that is named for what it says."""
+        return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.json)
+
+
+def gap_record(gap: Gap) -> Record:
+    """Return what says that events are not in the journal any more."""
+    return Record(
+        "stream_gap",
+        after=None if gap.after is None else str(gap.after),
+        first=str(gap.first),
+        reason="the journal is bounded, and these events were deleted",
+    )
+
+
+def unknown_position_record(given: str) -> Record:
+    """Return what says that a client's last position is none of this run: all is sent again."""
+    return Record(
+        "stream_gap", after=given[:64], first=None, reason="this run has no such position"
+    )
+
+
+def left_out_record(count: int, last: str) -> Record:
+    """Return what says that a client that is behind was not sent all telemetry up to a position."""
+    return Record("stream_left_out", count=count, up_to=last)
+
+
+def end_record(reason: Reason) -> Record:
+    """Return what ends a stream."""
+    return Record("stream_end", reason=reason)

@@ -1,0 +1,157 @@
+"""The application on a socket, from its start to its end."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Generator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import uvicorn
+
+from ..errors import ConfigurationError
+from .app import App
+from .connections import Connection, SocketConnection
+from .security import Guard, is_loopback
+from .served import Served, Views
+
+__all__ = ["DEFAULT_PORT", "Ending", "address_of", "listen", "serve"]
+
+DEFAULT_PORT = 8765
+END_S = 2.0
+"""So long streams may take to send what there is when the server ends."""
+LARGEST_HEAD = 16_384
+LARGEST_MESSAGE = 4096
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to who runs it: uvicorn would raise them again when it is done."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: The address.
+        port: The port; None for the usual one, or any if that is taken.
+
+    Raises:
+        ConfigurationError: If that is not possible.
+    """
+    ports = (DEFAULT_PORT, 0) if port is None else (port,)
+    for one in ports:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((host, one))
+            opened.listen(1024)
+        except OSError as error:
+            opened.close()
+            if one == ports[-1]:
+                reason = error.strerror or error
+                raise ConfigurationError(f"cannot listen on {host} port {one}: {reason}") from None
+        else:
+            return opened
+    raise AssertionError("unreachable")
+
+
+def address_of(listening: socket.socket, token: str) -> str:
+    """Return what is to be opened in a browser of this machine."""
+    host, port = listening.getsockname()[:2]
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") or is_loopback(host) else host
+    return f"http://{shown}:{port}/?token={token}"
+
+
+async def serve(
+    listening: socket.socket,
+    folder: Path,
+    *,
+    views: Views,
+    token: str,
+    names: Collection[str] = (),
+    until: anyio.Event,
+    started: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve the runs in a folder.
+
+    Args:
+        listening: The socket; it is closed in the end.
+        folder: The runs.
+        views: How what is known of one is found.
+        token: What clients must show.
+        names: Other names that the server is reached by.
+        until: When it is set, streams send what there is, and the server ends.
+        started: Called when requests are about to be answered.
+    """
+    guard = Guard(token, listening.getsockname()[0], names)
+    async with anyio.create_task_group() as tasks:
+        served = Served(folder, views, tasks)
+        server = _Server(_config(App(served, guard)))
+
+        async def end() -> None:
+            await until.wait()
+            served.end()
+            with anyio.move_on_after(END_S):
+                await served.until_nobody_follows()
+            server.should_exit = True
+
+        tasks.start_soon(end)
+        started()
+        await server.serve([listening])
+        tasks.cancel_scope.cancel()
+
+
+class Ending:
+    """What ends the server of a process: a signal, or the end of standard input."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        """Set when the server is to end."""
+        self.signal: int | None = None
+        """The signal that came, if one did."""
+
+    async def on_signal(self) -> None:
+        """Wait for SIGINT or SIGTERM."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                self.signal = int(number)
+                self.event.set()
+
+    async def on_eof(self) -> None:
+        """Wait for the end of standard input: who started this process has ended, however that was."""
+        await anyio.to_thread.run_sync(_read_to_end, abandon_on_cancel=True)
+        self.event.set()
+
+
+def _read_to_end() -> None:
+    # Without the buffered reader's lock, which would be held when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+
+
+def _config(app: App) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # malformed requests are no news
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws=SocketConnection,
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # it would hold addresses with tokens
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
+        timeout_graceful_shutdown=int(END_S),
+    )

@@ -1,0 +1,152 @@
+"""One client's stream, whatever carries it: events from a position on, as they come."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from asyncrunner_events.cursor import Gap
+from asyncrunner_events.segments import Position
+
+from .chunk import Chunk
+from .feed import Feed, Follower
+from .filters import Filter, without_older_telemetry
+from .records import (
+    Reason,
+    Record,
+    end_record,
+    gap_record,
+    left_out_record,
+    unknown_position_record,
+)
+from .requests import BadRequestError, Request
+from .served import Served
+
+__all__ = ["Item", "Sender", "Wanted", "send_stream"]
+
+HEARTBEAT_S = 15.0
+"""After so long without an event, a stream shows that it is alive."""
+
+Item = Chunk | Record | Position | None
+"""What is sent: events, a record, or a sign of life with the position that has been reached."""
+
+
+class Sender(Protocol):
+    """Sends what a stream has, and waits while its client is slow."""
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether the client has taken nothing for too long."""
+        ...
+
+    async def send(self, item: Item) -> None:
+        """Send one thing."""
+        ...
+
+
+class Wanted:
+    """What a client asks for.
+
+    Args:
+        request: Its request: `since`, or the header Last-Event-ID; `kind`, `type`, `rank`, `coalesce`
+            and `heartbeat`.
+
+    Raises:
+        BadRequestError: If a parameter is not what it should be.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.rank = request.number("rank", 0, least=0, most=1_000_000)
+        self.heartbeat_s = request.number("heartbeat", int(HEARTBEAT_S), least=1, most=3600)
+        self.coalesce = request.flag("coalesce")
+        try:
+            self.filter = Filter(request.words("kind"), request.words("type"))
+        except ValueError as error:
+            raise BadRequestError(str(error)) from None
+        self._since = request.one("since")
+        self._last_id = request.headers.get(b"last-event-id", b"").decode("latin-1")
+
+    def start(self, feed: Feed) -> tuple[Position | None, Record | None]:
+        """Return the position to go on from, and what is to be said before.
+
+        Last-Event-ID wins: a browser that reconnects sends it, and `since` again as it was.
+
+        Raises:
+            BadRequestError: If `since` is no position, or one that this run has not reached.
+        """
+        if self._last_id:
+            try:
+                position = _reached(Position.parse(self._last_id), feed)
+            except ValueError:  # a browser would never connect again after an error
+                return None, unknown_position_record(self._last_id)
+            return position, None
+        if self._since is None:
+            return None, None
+        if self._since == "end":
+            return feed.position, None
+        try:
+            return _reached(_position(self._since, feed), feed), None
+        except ValueError as error:
+            raise BadRequestError(f"since: {error}") from None
+
+
+def _position(text: str, feed: Feed) -> Position:
+    if text.isascii() and text.isdigit() and len(text) <= 20:
+        return Position(0 if feed.position is None else feed.position.attempt, int(text))
+    return Position.parse(text)
+
+
+def _reached(position: Position, feed: Feed) -> Position:
+    newest = feed.position
+    if newest is None or position > newest:
+        raise ValueError(
+            f"{position} is after the newest event, {newest or 'of which there is none'}"
+        )
+    return position
+
+
+async def send_stream(
+    served: Served, feed: Feed, start: Position | None, wanted: Wanted, sender: Sender
+) -> None:
+    """Send a journal's events until the client is too slow, or the server ends."""
+    async with aclosing(_items(feed, start, wanted)) as items:
+        async for item in items:
+            if sender.is_too_slow:
+                return await _end(served, "slow", sender)
+            await sender.send(item)
+            if isinstance(item, Chunk):
+                served.counts.events += len(item.lines)
+    return await _end(served, "unreadable" if feed.error else "server_ends", sender)
+
+
+async def _end(served: Served, reason: Reason, sender: Sender) -> None:
+    served.counts.ended[reason] = served.counts.ended.get(reason, 0) + 1
+    await sender.send(end_record(reason))
+
+
+async def _items(feed: Feed, start: Position | None, wanted: Wanted) -> AsyncGenerator[Item]:
+    with Follower(feed, start) as follower:
+        while True:
+            try:
+                found = await follower.next(wanted.heartbeat_s)
+            except OSError as error:
+                feed.error = str(error)
+                return
+            if isinstance(found, Gap):
+                yield gap_record(found)
+            elif isinstance(found, Chunk):
+                chunk = found.only(wanted.filter)
+                if wanted.coalesce and follower.is_behind:
+                    chunk, left_out = _newest_of(chunk)
+                    if left_out:
+                        yield left_out_record(left_out, str(chunk.last))
+                if chunk.lines:
+                    yield chunk
+            elif feed.is_over:
+                return
+            else:
+                yield follower.position
+
+
+def _newest_of(chunk: Chunk) -> tuple[Chunk, int]:
+    lines = without_older_telemetry(chunk.lines)
+    return Chunk(lines, chunk.last), len(chunk.lines) - len(lines)

@@ -1,0 +1,98 @@
+"""MLflow: a tracking server, or a database file of one's own."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .needs import flat, library
+from .writer import Record, Run, Status, Writer
+
+__all__ = ["MLflow"]
+
+RUN_TAG = "asyncrunner.run"
+"""The tag that holds the run's own id; MLflow's ids are its own."""
+
+_STATUS: Mapping[Status, str] = {
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+_MOST_METRICS, _MOST_PARAMS = 1000, 100
+_LONGEST_PARAM = 500
+
+
+class MLflow(Writer):
+    """Logs to an MLflow run; a resumed run is found again by its tag `asyncrunner.run`.
+
+    A number sent twice, because the process was killed in between, is stored once. MLflow cannot
+    forget, so iterations that it has and that are trained again are left out. Characters that
+    it does not allow in names become underscores.
+
+    Args:
+        tracking_uri: `sqlite:///mlflow.db`, or the server's address; MLflow's own choice
+            (`MLFLOW_TRACKING_URI`) if not given.
+        experiment: The experiment's name, made if need be.
+    """
+
+    name: ClassVar[str] = "mlflow"
+
+    def __init__(self, tracking_uri: str | None = None, *, experiment: str = "Default") -> None:
+        self._tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._run_id = ""
+
+    def prepare(self, run_dir: Path | None) -> None:
+        """Import MLflow."""
+        self._client_type = library("mlflow.tracking", extra="mlflow").MlflowClient
+        self._entities = library("mlflow.entities", extra="mlflow")
+
+    def open(self, run: Run) -> None:
+        """Find the run and go on with it, or make it, with the config as its parameters."""
+        self._client: Any = self._client_type(self._tracking_uri)
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        experiment_id = (
+            self._client.create_experiment(self._experiment)
+            if experiment is None
+            else experiment.experiment_id
+        )
+        found = self._client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run.id}'")
+        if found:
+            self._run_id = found[0].info.run_id
+            self._client.update_run(self._run_id, status="RUNNING")
+            return
+        tags = {RUN_TAG: run.id}
+        made = self._client.create_run(experiment_id, run_name=run.name, tags=tags)
+        self._run_id = made.info.run_id
+        params = (
+            self._entities.Param(_allowed(name), str(value)[:_LONGEST_PARAM])
+            for name, value in flat(run.config).items()
+        )
+        while some := list(islice(params, _MOST_PARAMS)):
+            self._client.log_batch(self._run_id, params=some)
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Log all numbers of the records, a thousand at a time."""
+        metrics = self._metrics(records)
+        while some := list(islice(metrics, _MOST_METRICS)):
+            self._client.log_batch(self._run_id, metrics=some)
+
+    def close(self, status: Status) -> None:
+        """Say how the run ended; everything is sent already."""
+        if self._run_id:
+            run_id, self._run_id = self._run_id, ""
+            self._client.set_terminated(run_id, _STATUS[status])
+
+    def _metrics(self, records: Sequence[Record]) -> Iterator[Any]:
+        for record in records:
+            numbers = record.named() | {"epoch": record.epoch}
+            for name, value in numbers.items():
+                yield self._entities.Metric(
+                    _allowed(name), float(value), record.time_ns // 1_000_000, record.global_iter
+                )
+
+
+def _allowed(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)

@@ -1,0 +1,343 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+from redis import Redis
+from servers import Server, free_port
+
+from asyncrunner.errors import ConfigurationError
+from asyncrunner.outputs import check_stream
+from asyncrunner.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+import torch
+from asyncrunner import EpochTrainLoop, Runner, events
+
+torch.set_num_threads(1)
+runner = Runner(
+    torch.nn.Linear(2, 1),
+    optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    train=EpochTrainLoop([torch.ones(4, 2)] * 50, lambda model, x: model(x).pow(2).mean(), max_epochs=4),
+    run_dir="run", progress="none", journal="all", checkpoint=None,
+)
+
+@runner.on(events.BeforeTrainEpoch)
+def wait(event):
+    print("epoch", event.epoch, flush=True)
+    assert sys.stdin.readline() == "go on\\n"
+"""
+"""Waits before each epoch until it is told to go on."""
+
+
+class Run:
+    """A run in a process of its own, which waits before each of its four epochs."""
+
+    def __init__(self, folder: Path, *options: str, **env: str) -> None:
+        (folder / "train.py").write_text(SCRIPT)
+        inherited = {name: value for name, value in os.environ.items() if "ASYNCRUNNER" not in name}
+        self.path = folder / "run"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "asyncrunner", "run", *options, "train.py"],
+            cwd=folder,
+            env=inherited | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'events'}"} | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it says this."""
+        assert self.process.stdout is not None
+        for said in self.process.stdout:
+            if said == f"{line}\n":
+                return
+        pytest.fail(f"it ended without {line!r}: {self.process.communicate()[1]}")
+
+    def epoch(self, number: int) -> None:
+        """Let it train an epoch, once it is there."""
+        self.wait_for(f"epoch {number}")
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go on\n")
+        self.process.stdin.flush()
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end, and return its exit code and what it said."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The journal."""
+        return (self.path / "events.jsonl").read_bytes().splitlines()
+
+    @property
+    def streamer(self) -> psutil.Process:
+        """The process beside it."""
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
+
+
+@pytest.fixture
+def runs() -> Generator[list[Run]]:
+    """Runs that are ended with the test."""
+    started: list[Run] = []
+    yield started
+    for run in started:
+        run.process.kill()
+        with run.process:
+            pass
+
+
+def start(runs: list[Run], folder: Path, *options: str, **env: str) -> Run:
+    runs.append(Run(folder, *options, **env))
+    return runs[-1]
+
+
+def url_of(server: Server) -> str:
+    return f"redis://127.0.0.1:{server.port}"
+
+
+def arrived(server: Server) -> list[bytes]:
+    """Return what the only stream holds."""
+    with cast("Any", Redis(port=server.port)) as client:
+        (key,) = client.keys("asyncrunner:*")
+        return [fields[b"event"] for _, fields in client.xrange(key)]
+
+
+def wait_for_first(server: Server) -> None:
+    with cast("Any", Redis(port=server.port)) as client:
+        client.config_set("notify-keyspace-events", "Et")  # of streams
+        listening = client.pubsub()
+        listening.psubscribe("__keyevent@0__:xadd")
+        listening.get_message(timeout=5)
+        if not client.keys("asyncrunner:*"):
+            assert listening.get_message(timeout=20)
+        listening.close()
+
+
+def stream(folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "asyncrunner", "stream", *args],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'events'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_run_is_streamed_while_it_goes_on_and_all_of_it_has_arrived_when_it_ends(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    run.epoch(1)
+    wait_for_first(redis)
+    run.epoch(2)
+    run.epoch(3)
+
+    assert run.end() == (0, "", "")
+    assert len(run.lines) > 400
+    assert arrived(redis) == run.lines
+
+
+def test_a_server_that_dies_and_comes_back_in_the_middle_of_a_run_costs_no_event_and_not_the_run(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    wait_for_first(redis)
+    redis.kill()
+    run.epoch(1)
+    run.wait_for("epoch 2")
+    redis.start()
+    run.go_on()
+    run.epoch(3)
+
+    code, _, said = run.end()
+
+    assert code == 0
+    assert said.count("takes no events") == 1
+    assert said.count("takes events again") == 1
+    assert arrived(redis) == run.lines
+
+
+def test_what_a_run_could_not_send_is_sent_later(redis: Server, tmp_path: Path, runs: list[Run]):
+    redis.kill()
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    for number in range(4):
+        run.epoch(number)
+    code, _, said = run.end()
+    redis.start()
+
+    later = stream(tmp_path, "run", url_of(redis))
+
+    assert code == 0
+    assert f"{len(run.lines)} events are not sent; `asyncrunner stream " in said
+    assert later.stdout == f"{url_of(redis)}: {len(run.lines)} events sent\n"
+    assert later.returncode == 0
+    assert arrived(redis) == run.lines
+
+
+def test_what_a_killed_run_has_in_its_journal_arrives(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    run.epoch(1)
+    run.wait_for("epoch 2")
+    streamer = run.streamer
+
+    run.process.kill()
+
+    streamer.wait(20)
+    assert arrived(redis) == run.lines
+
+
+def test_ctrl_c_ends_the_run_and_the_last_events_arrive_too(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    run.wait_for("epoch 1")
+    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+    run.go_on()
+
+    code, _, _ = run.end()
+
+    assert code == 130
+    assert b'"kind":"after_run"' in run.lines[-1]
+    assert arrived(redis) == run.lines
+
+
+def test_a_streamer_that_is_killed_is_told_and_the_run_is_not_its_concern(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    run.wait_for("epoch 1")
+    run.streamer.kill()
+    run.go_on()
+    run.epoch(2)
+    run.epoch(3)
+
+    code, _, said = run.end()
+
+    assert code == 0
+    assert "the process that streams this run ended with -9: `asyncrunner stream run URL`" in said
+
+
+SECRET = "c4nary-s3cret"
+
+
+@pytest.mark.parametrize("place", ["url", "variable"])
+def test_a_password_is_in_no_file_no_message_and_no_argument_of_the_streamer(
+    redis: Server, tmp_path: Path, runs: list[Run], place: str
+):
+    with cast("Any", Redis(port=redis.port)) as client:
+        client.acl_setuser(
+            "lab", enabled=True, passwords=[f"+{SECRET}"], keys="*", commands=["+@all"]
+        )
+    password = SECRET if place == "url" else "${BROKER}"
+    good = f"redis://lab:{password}@127.0.0.1:{redis.port}"
+    bad = f"redis://lab:{password}-wrong@localhost:{free_port()}"
+    urls = [good, bad] if place == "url" else [good]
+    options = [word for url in urls for word in ("--stream", url)]
+    run = start(runs, tmp_path, *options, BROKER=SECRET)
+    run.epoch(0)
+    run.wait_for("epoch 1")
+    arguments = run.streamer.cmdline()
+    run.go_on()
+    run.epoch(2)
+    run.epoch(3)
+    _, out, err = run.end()
+
+    written = b"".join(path.read_bytes() for path in run.path.rglob("*") if path.is_file())
+    assert arrived(redis) == run.lines
+    assert SECRET not in out + err + " ".join(arguments)
+    assert SECRET.encode() not in written
+    streamed = json.loads((run.path / "run.json").read_bytes())["attempts"][0]["config"]["settings"]
+    shown = f"redis://***@127.0.0.1:{redis.port}"
+    assert streamed["stream"].startswith(shown if place == "url" else "redis://***@")
+
+
+@pytest.mark.parametrize(
+    ("urls", "complaint"),
+    [
+        ("reddis://localhost", "there is no sink 'reddis' (did you mean redis or rediss?)"),
+        ("localhost:6379", "a sink is a URL, as in redis://localhost:6379"),
+        ("redis://a:b@h redis://a:c@h", "redis://***@h was given twice"),
+        ("redis://${NO_SUCH}@h", "the variable NO_SUCH is not set"),
+        ("redis://h:port", "redis://h:port is not a URL"),
+    ],
+)
+def test_what_cannot_be_streamed_to_is_refused(tmp_path: Path, urls: str, complaint: str):
+    with pytest.raises(ConfigurationError, match=re.escape(complaint)):
+        check_stream(Settings(stream=urls), tmp_path, "epochs")
+
+
+def test_a_run_without_a_journal_cannot_be_streamed(tmp_path: Path):
+    settings = Settings(stream="redis://localhost")
+
+    with pytest.raises(ConfigurationError, match="needs a run directory and a journal"):
+        check_stream(settings, None, "epochs")
+    with pytest.raises(ConfigurationError, match="needs a run directory and a journal"):
+        check_stream(settings, tmp_path, "off")
+
+
+def test_a_sink_is_refused_before_anything_is_written(tmp_path: Path, runs: list[Run]):
+    run = start(runs, tmp_path, "--stream", "reddis://localhost")
+
+    code, _, said = run.end()
+
+    assert code == 2
+    assert "there is no sink 'reddis'" in said
+    assert not run.path.exists()
+
+
+def test_two_processes_do_not_send_to_one_sink_at_once(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--stream", url_of(redis))
+    run.epoch(0)
+    run.wait_for("epoch 1")
+    second = subprocess.Popen(
+        [sys.executable, "-m", "asyncrunner", "stream", "run", url_of(redis)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with second:
+        assert second.stderr is not None
+        waiting = second.stderr.readline()
+        run.go_on()
+        run.epoch(2)
+        run.epoch(3)
+
+    assert "waiting, as another process sends this run to it" in waiting
+    assert run.end()[0] == 0
+    assert second.returncode == 0
+    assert arrived(redis) == run.lines
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    done = stream(tmp_path, str(tmp_path), "redis://localhost")
+
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path} is no run directory\n"
