@@ -98,6 +98,8 @@ class Settings(BaseModel):
     """What the run's numbers are copied to."""
     progress: _Progress = None
     """How progress is shown."""
+    serve: _Flag = False
+    """Show the run on a page, from a process of its own; see `asyncrunner.streaming`."""
     profile: _Flag = False
     """Write what ran when as a trace."""
     json_stdout: _Flag = False

@@ -34,6 +34,7 @@ def test_every_setting_is_read_from_its_variable():
             "ASYNCRUNNER_DRY_RUN": "yes",
             "ASYNCRUNNER_LOG": "csv, tensorboard",
             "ASYNCRUNNER_PROGRESS": "plain",
+            "ASYNCRUNNER_SERVE": "yes",
             "ASYNCRUNNER_PROFILE": "1",
             "ASYNCRUNNER_JSON_STDOUT": "true",
         }
@@ -58,6 +59,7 @@ def test_every_setting_is_read_from_its_variable():
         dry_run=True,
         log="csv,tensorboard",
         progress="plain",
+        serve=True,
         profile=True,
         json_stdout=True,
     )

@@ -85,6 +85,9 @@ _Log = Annotated[
     _Text,
     typer.Option(metavar="NAME,…", help="Copy the numbers to csv, jsonl, tensorboard, wandb …"),
 ]
+_Serve = Annotated[
+    bool, typer.Option("--serve", help="Show the run on a page, from a process of its own.")
+]
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
 ]
@@ -117,6 +120,7 @@ def run(
     dry_run: _DryRun = False,
     log: _Log = None,
     progress: _Progress = None,
+    serve: _Serve = False,
     profile: _Profile = False,
     json: _Json = False,
     config: _Config = None,
@@ -145,6 +149,7 @@ def run(
         dry_run=dry_run or None,
         log=log,
         progress=progress,
+        serve=serve or None,
         profile=profile or None,
         json_stdout=json or None,
     )
