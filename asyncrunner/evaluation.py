@@ -171,7 +171,8 @@ class TestLoop:
         await state.pace.device_is_done()
         computed: dict[str, float] = {}
         for name, metric in self._metrics:
-            computed |= numbers_of(dataset, name, metric.compute())
+            numbers = numbers_of(dataset, name, metric.compute())
+            computed |= {key: number for key, number in numbers.items() if key not in computed}
         return computed
 
 

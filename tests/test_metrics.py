@@ -21,7 +21,7 @@ def averages() -> Averages:
 def test_averages_are_a_metric_like_the_users_own():
     assert isinstance(averages(), Metric)
     mean = averages()
-    assert metrics_of({"mean": mean}, Step(val_step, "val"))[1].metric is mean
+    assert metrics_of({"mean": mean}, Step(val_step, "val"))[0].metric is mean
 
 
 def test_a_mean_is_weighted_by_the_size_of_the_batch():

@@ -102,7 +102,7 @@ class Averages:
 
 
 def metrics_of(given: Mapping[str, Computed] | Computed | None, step: Step) -> list[Named]:
-    """Return the metrics, ready to see what the step returns; the means of its scalars are the first.
+    """Return the metrics, ready to see what the step returns; the means of its scalars come last.
 
     Raises:
         ConfigurationError: If one of them is no metric.
@@ -123,7 +123,7 @@ def metrics_of(given: Mapping[str, Computed] | Computed | None, step: Step) -> l
         for name, metric in given.items()
     ]
     taken = {name for _, metric in metrics if isinstance(metric, ByName) for name in metric.taken}
-    return [Named("", Averages(step, beside=taken)), *metrics]
+    return [*metrics, Named("", Averages(step, beside=taken))]
 
 
 def begin(metrics: Iterable[Named], device: torch.device) -> None:
