@@ -7,6 +7,7 @@
 #   device, checkpoint   waiting for the device; files that survive (torch)
 #   data                 samplers and data sets that come out the same in a resumed run
 #   optim                parameter groups, learning rates by batch size
+#   writers              the run's numbers, copied to where people look at them
 #   loops, evaluation    training, validation, test: every mount point in plain sight
 #   subscribers          what listens by default: console, progress, checkpointer
 #   runner, running      model, optimizers, loops and a bus, put together; a run of them

@@ -187,7 +187,7 @@ class HostCopies:
 
     def start_vector(
         self,
-        vector: torch.Tensor,
+        vector: torch.Tensor | None,
         read: Callable[[list[float]], dict[str, Any]],
         about: dict[str, Any],
         event_type: type[Event],
@@ -195,12 +195,12 @@ class HostCopies:
         """Start copying many numbers; `about` and the type come back with the fields that `read` makes.
 
         Args:
-            vector: The numbers, on the device, with one axis.
+            vector: The numbers, on the device, with one axis; None if it only keeps its place in the order.
             read: Called on the host when they are there.
             about: See above.
             event_type: See above.
         """
-        numbers, landed = self._copied(vector.detach())
+        numbers, landed = (None, None) if vector is None else self._copied(vector.detach())
         self._under_way.append(_Copy(event_type, about, read, numbers, landed))
 
     def landed(self) -> Iterator[tuple[type[Event], dict[str, Any], dict[str, Any]]]:

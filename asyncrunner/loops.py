@@ -33,6 +33,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, TypedDict
 
+import torch
 from torch import Tensor
 
 from asyncrunner_events import (
@@ -51,6 +52,7 @@ from asyncrunner_events import (
 )
 
 from .device import to_device
+from .training import recovery
 from .training.batches import (
     Loader,
     batches,
@@ -153,32 +155,72 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any
     ) -> dict[str, Any]:
         """Forward, backward and, at the end of an accumulation group, step; return the outputs."""
-        publish, several = state.compute.publish, len(self.steps) > 1
+        several = len(self.steps) > 1
         returned: dict[str, Any] = {}
         ends_group = self.gradients.ends_group(state.iter, state.max_iters)
         state.accumulated += 1
-        for name, step in self.steps.items():
+        for name in self.steps:
             at = _Place(batch_idx=batch_idx, num_batches=num_batches, optimizer=name)
-            with state.forward_modes():
-                outputs = step.function(state.model, batch)
-            if hasattr(outputs, "__await__"):
-                outputs = await state.compute.on_loop(in_modes, outputs, state.forward_modes)
-            outputs, loss = loss_of(outputs, step)
-
-            await publish(BeforeBackward, **at, outputs=outputs)
-            reached = parameters_of(state.optimizers[name]) if several else None
-            state.scaler.scale(self.gradients.share(loss)).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
-            await publish(AfterBackward, **at, outputs=outputs)
-
+            outputs = await self._backward(state, at, batch)
+            if outputs is None:  # the batch did not fit into memory, and is left out
+                break
             if ends_group:
                 grad_norm = await self._step(state, at)
                 if grad_norm is not None:
-                    outputs = {"loss": loss, "grad_norm": grad_norm} | outputs
+                    outputs = {"loss": outputs["loss"], "grad_norm": grad_norm} | outputs
             returned |= {f"{name}/{k}": v for k, v in outputs.items()} if several else outputs
         if ends_group:
-            state.scaler.update()
+            if returned:
+                state.scaler.update()
             state.accumulated = 0
         return returned
+
+    async def _backward(self, state: RunState, at: _Place, batch: Any) -> dict[str, Any] | None:
+        """Forward and backward; None if there was not enough memory, and somebody has decided so."""
+        pieces = recovery.number_of_pieces(state, batch)
+        while True:
+            try:
+                if pieces == 1:
+                    return await self._backward_once(state, at, batch)
+                return await self._backward_in_pieces(state, at, batch, pieces)
+            except torch.OutOfMemoryError as error:
+                if len(self.steps) > 1 and self.gradients.accumulate > 1:
+                    raise  # what the others have gathered in this group could not be made good
+                on_loop = state.compute.on_loop
+                decided = await on_loop(recovery.decide, state, error, batch, pieces, **at)
+            # Here the error is gone, and with its frames what they held of the graph.
+            recovery.begin_anew(state, accumulated=0 if decided is None else 1)
+            if decided is None:
+                return None
+            pieces = decided
+
+    async def _backward_in_pieces(
+        self, state: RunState, at: _Place, batch: Any, number: int
+    ) -> dict[str, Any]:
+        pieces = state.split(batch, number)
+        parts = recovery.shares(pieces)
+        outputs = [
+            detached(await self._backward_once(state, at, piece, part))
+            for piece, part in zip(pieces, parts, strict=True)
+        ]
+        return recovery.joined(outputs, parts)
+
+    async def _backward_once(
+        self, state: RunState, at: _Place, batch: Any, part: float = 1.0
+    ) -> dict[str, Any]:
+        publish, name = state.compute.publish, at["optimizer"]
+        step = self.steps[name]
+        with state.forward_modes():
+            outputs = step.function(state.model, batch)
+        if hasattr(outputs, "__await__"):
+            outputs = await state.compute.on_loop(in_modes, outputs, state.forward_modes)
+        outputs, loss = loss_of(outputs, step)
+
+        await publish(BeforeBackward, **at, outputs=outputs)
+        reached = parameters_of(state.optimizers[name]) if len(self.steps) > 1 else None
+        state.scaler.scale(self.gradients.share(loss, part)).backward(inputs=reached)  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        await publish(AfterBackward, **at, outputs=outputs)
+        return outputs
 
     async def _step(self, state: RunState, at: _Place) -> Tensor | None:
         """Have an optimizer step; return the norm of its gradients if they are clipped by norm."""

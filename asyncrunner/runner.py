@@ -143,6 +143,7 @@ class Runner:
         self.stop, self.pause, self.unpause = control.stop, control.pause, control.unpause
         self.end_epoch, self.skip_step = control.end_epoch, control.skip_step
         self.save_now, self.set_lr = control.save_now, control.set_lr
+        self.skip_batch, self.split_batch = control.skip_batch, control.split_batch
         self._history: History | None = None
         self._state: RunState | None = None
         self._running: Running | None = None

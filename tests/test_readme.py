@@ -72,7 +72,10 @@ def test_readme_tells_to_run_the_whole_check_in_one_line() -> None:
     assert blocks("sh")[1].splitlines()[-1] == check
 
 
-@pytest.mark.parametrize("page", ["README.md", "events/README.md", "benchmarks/README.md"])
+PAGES = [str(path.relative_to(ROOT)) for path in ROOT.glob("[a-z]*/**/README.md")]
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_links_lead_to_files_that_exist(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

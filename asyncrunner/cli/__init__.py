@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import AsyncRunnerError, CheckpointError
-from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, serve, stream, tail
+from . import ckpt, ctl, doctor, events, hooks, new, replay, run, runs, serve, stream, tail, watch
 from .failure import explain
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app.command("events")(events.events)
 app.command("serve")(serve.serve)
 app.command("new")(new.new)
 app.command("tail")(tail.tail)
+app.command("watch")(watch.watch)
 app.command("replay")(replay.replay)
 app.command("ctl")(ctl.ctl)
 app.command("stream")(stream.stream)

@@ -43,6 +43,18 @@ def put_back(form: dict[str, Any], content: dict[str, Any]) -> None:
     content |= form
 
 
+def with_plain_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is in a checkpoint, with Python's numbers for NumPy's.
+
+    Hooks set learning rates with `np.interp`; a checkpoint with NumPy's numbers could not be loaded.
+    """
+
+    def is_numpy_number(value: Any) -> bool:
+        return type(value).__module__ == "numpy" and not hasattr(value, "__len__")
+
+    return map_tensors(dict(content), lambda value: value.item(), is_leaf=is_numpy_number)
+
+
 def meta_of(runner: "HookRunner", done: Mapping[str, Any]) -> dict[str, Any]:
     """Return what MMEngine notes about a checkpoint."""
     return {
@@ -84,6 +96,7 @@ def write_checkpoint(
     if with_schedulers and runner.param_schedulers is not None:
         checkpoint["param_schedulers"] = schedulers_state(runner.param_schedulers)
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    checkpoint = with_plain_numbers(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     torch.save(checkpoint, file)

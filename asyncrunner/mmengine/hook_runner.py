@@ -1,7 +1,6 @@
 """The runner as hooks of MMEngine see it."""
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,9 +13,11 @@ from torch import nn
 from ..errors import ConfigurationError
 from ..loops import IterTrainLoop
 from ..running import run_dir_of
+from ..settings import Settings
 from ..training.batches import number_of_batches
 from ..training.state import RunState
 from .checkpoints import write_checkpoint
+from .imported import mmengine
 from .message_hub import MessageHub
 from .parts import (
     EvaluationLoopOfHooks,
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
     from ..evaluation import TestLoop, ValLoop
     from ..runner import Runner
     from .hooks import MMEngineHooks
-
-
-def mmengine(module: str) -> Any:
-    """Return a module of MMEngine if it has been imported in this program, else None."""
-    if "mmengine" not in sys.modules:
-        return None
-    __import__(f"mmengine.{module}")
-    return sys.modules[f"mmengine.{module}"]
 
 
 class HookRunner:
@@ -90,9 +83,7 @@ class HookRunner:
         loop: Any = self._runner.train_loop
         if loop is None:
             return 0
-        if isinstance(loop, IterTrainLoop):
-            return 1
-        return self._state.length(loop.max_epochs, "epochs")
+        return self._state.length(loop.max_epochs, "epochs") if self._by_epoch else 1
 
     @property
     def max_iters(self) -> int | None:
@@ -100,7 +91,7 @@ class HookRunner:
         loop: Any = self._runner.train_loop
         if loop is None:
             return 0
-        if isinstance(loop, IterTrainLoop):
+        if not self._by_epoch:
             return self._state.length(loop.max_iters, "iters")
         per_epoch = number_of_batches(loop.open(), self._state.limit("train"))
         return None if per_epoch is None else self.max_epochs * per_epoch
@@ -136,7 +127,13 @@ class HookRunner:
     @cached_property
     def train_loop(self) -> TrainLoopOfHooks | None:
         """The train loop; None if the runner has none."""
-        return None if self._runner.train_loop is None else TrainLoopOfHooks(self._owner)
+        if self._runner.train_loop is None:
+            return None
+        return TrainLoopOfHooks(self._owner, by_epoch=self._by_epoch)
+
+    @property
+    def _by_epoch(self) -> bool:
+        return not isinstance(self._runner.train_loop, IterTrainLoop)
 
     @property
     def _train_loop(self) -> TrainLoopOfHooks | None:
@@ -219,7 +216,8 @@ class HookRunner:
 
     @property
     def _run_dir(self) -> Path | None:
-        return run_dir_of(self._runner, self._state.settings)
+        # Also before a run: hooks that are made ask MMEngine for the visualizer there is by then.
+        return run_dir_of(self._runner, Settings.from_environment())
 
     @property
     def work_dir(self) -> str:
@@ -293,8 +291,7 @@ class HookRunner:
         runner_of_mmengine = mmengine("runner")
         if runner_of_mmengine is None:
             raise self._owner.no_attribute(self, "log_processor", "runner")
-        by_epoch = not isinstance(self._runner.train_loop, IterTrainLoop)
-        return runner_of_mmengine.LogProcessor(by_epoch=by_epoch)
+        return runner_of_mmengine.LogProcessor(by_epoch=self._by_epoch)
 
     @cached_property
     def cfg(self) -> Any:

@@ -23,8 +23,15 @@ from ..delivery.contract import parse_priority
 from ..delivery.subscription import Subscription
 from ..errors import ConfigurationError, SubscriptionError
 from ..suggest import did_you_mean
-from .checkpoints import as_mmengine, put_back, restore_schedulers, schedulers_state
-from .hook_runner import HookRunner, mmengine
+from .checkpoints import (
+    as_mmengine,
+    put_back,
+    restore_schedulers,
+    schedulers_state,
+    with_plain_numbers,
+)
+from .hook_runner import HookRunner
+from .imported import mmengine
 from .message_hub import HistoryBuffer, hub_state, restore_hub
 from .stages import STAGES, Method, arguments_for, methods_of
 
@@ -105,6 +112,7 @@ class MMEngineHooks:
         self._subscribed: list[HookSubscription] = []
         runner.subscribe(BeforeRun, self._begin, priority=0, name="MMEngine hooks")
         runner.subscribe(AfterLoadCheckpoint, self._loads, priority=0, name="MMEngine hooks")
+        runner.subscribe(BeforeSaveCheckpoint, self._saves, priority=100, name="MMEngine hooks")
 
     @property
     def caller(self) -> str:
@@ -239,6 +247,9 @@ class MMEngineHooks:
 
     def _loads(self, event: AfterLoadCheckpoint) -> None:
         self.runner._resume = event.resuming  # pyright: ignore[reportPrivateUsage]  # what hooks read
+
+    def _saves(self, event: BeforeSaveCheckpoint) -> None:
+        event.checkpoint.update(with_plain_numbers(event.checkpoint))
 
     def _stateful(self) -> dict[str, Any]:
         named: dict[str, Any] = {}

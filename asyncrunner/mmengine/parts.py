@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 
+from .imported import mmengine
+
 if TYPE_CHECKING:
     from ..evaluation import TestLoop
     from .hooks import MMEngineHooks
@@ -18,20 +20,30 @@ class Part:
 
     _part: str
     """What hooks call it."""
+    _theirs: tuple[str, str] | None = None
+    """Module and class of what it stands for in MMEngine."""
     _hooks: "MMEngineHooks"
 
-    if not TYPE_CHECKING:  # pyright would otherwise accept any attribute name
+    if not TYPE_CHECKING:  # pyright would accept any attribute name, and no other class
 
         def __getattr__(self, name: str) -> Any:
             if "_hooks" not in vars(self):  # it is being copied
                 raise AttributeError(name)
             raise self._hooks.no_attribute(self, name, f"runner.{self._part}")
 
+        @property
+        def __class__(self) -> type:
+            # Hooks ask `isinstance(runner.train_loop, EpochBasedTrainLoop)`, and else do nothing.
+            if self._theirs is None or (module := mmengine(self._theirs[0])) is None:
+                return type(self)
+            return getattr(module, self._theirs[1])
+
 
 class OptimWrapper(Part):
     """An optimizer, as `runner.optim_wrapper`."""
 
     _part = "optim_wrapper"
+    _theirs = "optim", "OptimWrapper"
 
     def __init__(self, hooks: "MMEngineHooks", optimizer: Optimizer) -> None:
         self._hooks = hooks
@@ -68,6 +80,7 @@ class OptimWrapperDict(Part, Mapping[str, OptimWrapper]):
     """Several optimizers by name, as `runner.optim_wrapper`."""
 
     _part = "optim_wrapper"
+    _theirs = "optim", "OptimWrapperDict"
 
     def __init__(self, hooks: "MMEngineHooks", optimizers: Mapping[str, Optimizer]) -> None:
         self._hooks = hooks
@@ -100,8 +113,9 @@ class TrainLoopOfHooks(Part):
 
     _part = "train_loop"
 
-    def __init__(self, hooks: "MMEngineHooks") -> None:
+    def __init__(self, hooks: "MMEngineHooks", *, by_epoch: bool) -> None:
         self._hooks, self.runner = hooks, hooks.runner
+        self._theirs = "runner", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
 
     @property
     def dataloader(self) -> Any:

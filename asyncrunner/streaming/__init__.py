@@ -14,6 +14,7 @@ openapi      what there is, as an OpenAPI document
 requests     what a client asks for, and the answer
 routes       a thing that can be asked for
 stream       one client's stream, whatever carries it
+pages        the page
 security     who may ask for what
 app          from a request to its answer
 connections  sockets: how many, how long, how slow

@@ -12,12 +12,14 @@ from .. import __version__
 from ..errors import AsyncRunnerError
 from .api import API
 from .openapi import STREAM_PARAMETERS, document
+from .pages import PAGES
 from .prometheus import PROMETHEUS
 from .requests import BadRequestError, NotFoundError, Request, Response, json_response
 from .routes import Route
 from .security import HEADERS, Guard, Refusal
 from .served import Served
 from .sse import Receive, Send, serve_sse
+from .websocket import serve_websocket
 
 __all__ = ["App"]
 
@@ -32,6 +34,8 @@ _UNKNOWN_TOKEN = Refusal(
     "or send Authorization: Bearer with what is in serve.token",
     ((b"www-authenticate", b"Bearer"),),
 )
+_WEBSOCKET = Refusal(426, "this is a WebSocket", ((b"upgrade", b"websocket"),))
+_NO_WEBSOCKET = Refusal(400, "this is no WebSocket")
 _LET_IN = b"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">"""
 
 
@@ -54,15 +58,25 @@ class App:
                 "A run's events as server-sent events, from a position on and as they come.",
                 "text/event-stream",
                 parameters=STREAM_PARAMETERS,
+                carrier="sse",
+            ),
+            Route(
+                "/v1/runs/{run}/ws",
+                "The same over a WebSocket: one event a text message.",
+                "application/cloudevents+json",
+                parameters=STREAM_PARAMETERS,
+                carrier="websocket",
             ),
             PROMETHEUS,
+            *PAGES,
             Route("/openapi.json", "This document.", "application/json", self._openapi),
         )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"expected an HTTP request, got {scope['type']}")
+        is_socket = scope["type"] == "websocket"
+        if is_socket:
+            await receive()  # that it wants to connect
         try:
             response = await self._answer(scope, receive, send)
         except BadRequestError as error:
@@ -73,7 +87,7 @@ class App:
             _log.warning("%s: %s", scope["path"], error)
             response = Response(b"what this is about cannot be read\n", status=503)
         if response is not None:
-            await _send(response, send)
+            await _send(response, send, "websocket.http" if is_socket else "http")
 
     async def _answer(
         self, scope: Mapping[str, Any], receive: Receive, send: Send
@@ -88,17 +102,24 @@ class App:
             refusal = _UNKNOWN_TOKEN
         if refusal is not None:
             return self._refused(refusal)
-        return await self._route(request, receive, send)
+        route, run = self._find(request.path)
+        is_socket = scope["type"] == "websocket"
+        if (route.carrier == "websocket") != is_socket:
+            return self._refused(_NO_WEBSOCKET if is_socket else _WEBSOCKET)
+        match route.carrier:
+            case "websocket":
+                await serve_websocket(self._served, run, request, receive, send)
+            case "sse":
+                await serve_sse(self._served, run, request, receive, send)
+            case "http":
+                assert route.answer is not None
+                answer = partial(route.answer, self._served, request, run)
+                return await anyio.to_thread.run_sync(answer, limiter=self._threads)
 
-    async def _route(self, request: Request, receive: Receive, send: Send) -> Response | None:
+    def _find(self, path: str) -> tuple[Route, str]:
         for route in self._routes:
-            if (match := route.pattern.fullmatch(request.path)) is None:
-                continue
-            run = match.groupdict().get("run", "")
-            if route.answer is None:
-                return await serve_sse(self._served, run, request, receive, send)
-            answer = partial(route.answer, self._served, request, run)
-            return await anyio.to_thread.run_sync(answer, limiter=self._threads)
+            if match := route.pattern.fullmatch(path):
+                return route, match.groupdict().get("run", "")
         raise NotFoundError("there is nothing here")
 
     def _openapi(self, served: Served, request: Request, run: str) -> Response:
@@ -115,13 +136,13 @@ class App:
         return Response(f"{refusal.reason}\n".encode(), status=refusal.status, headers=headers)
 
 
-async def _send(response: Response, send: Send) -> None:
+async def _send(response: Response, send: Send, kind: str) -> None:
     headers = [
         *HEADERS,
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
         *response.headers,
     ]
-    start = {"type": "http.response.start", "status": response.status, "headers": headers}
+    start = {"type": f"{kind}.response.start", "status": response.status, "headers": headers}
     await send(start)
-    await send({"type": "http.response.body", "body": response.body, "more_body": False})
+    await send({"type": f"{kind}.response.body", "body": response.body, "more_body": False})

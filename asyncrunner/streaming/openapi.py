@@ -76,12 +76,13 @@ def _operation(route: Route) -> dict[str, Any]:
     content = {} if route.schema is None else {"schema": route.schema}
     parameters = (*([_RUN] if "{run}" in route.path else []), *route.parameters)
     errors = {str(n): {"description": reason} for n, reason in _REFUSED.items()}
+    status = "101" if route.carrier == "websocket" else "200"
     return {
         "summary": route.summary,
         "operationId": route.path.strip("/").replace("/", "_").replace("{run}", "run") or "page",
         "parameters": [_parameter(one) for one in parameters],
         "responses": {
-            "200": {"description": route.summary, "content": {route.content_type: content}},
+            status: {"description": route.summary, "content": {route.content_type: content}},
             **errors,
         },
     }

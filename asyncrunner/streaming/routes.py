@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from .requests import Request, Response
 from .served import Served
@@ -45,6 +45,8 @@ class Route:
     """What JSON there is in the answer."""
     parameters: tuple[Parameter, ...] = ()
     """What can be given."""
+    carrier: Literal["http", "sse", "websocket"] = "http"
+    """What carries the answer."""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:

@@ -10,6 +10,7 @@ cookie that only this server's own pages send.
 import hashlib
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def _write_private(path: Path, token: str) -> None:
 
 
 def _checked(token: str, where: str) -> str:
-    if len(token) < SHORTEST_TOKEN or not all(c.isalnum() or c in "-_.~" for c in token):
+    if not re.fullmatch(rf"[A-Za-z0-9_.~-]{{{SHORTEST_TOKEN},}}", token):
         raise ConfigurationError(
             f"{where} must have {SHORTEST_TOKEN} or more letters, digits, '-', '_', '.' and '~'"
         )

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from pathlib import Path
 
 import anyio
@@ -92,7 +92,7 @@ async def serve(
         started: Called when requests are about to be answered.
     """
     guard = Guard(token, listening.getsockname()[0], names)
-    async with anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks, _closing(listening):
         served = Served(folder, views, tasks)
         server = _Server(_config(App(served, guard)))
 
@@ -107,6 +107,14 @@ async def serve(
         started()
         await server.serve([listening])
         tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _closing(listening: socket.socket) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        listening.close()
 
 
 class Ending:

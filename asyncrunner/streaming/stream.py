@@ -110,9 +110,9 @@ async def send_stream(
     """Send a journal's events until the client is too slow, or the server ends."""
     async with aclosing(_items(feed, start, wanted)) as items:
         async for item in items:
+            await sender.send(item)
             if sender.is_too_slow:
                 return await _end(served, "slow", sender)
-            await sender.send(item)
             if isinstance(item, Chunk):
                 served.counts.events += len(item.lines)
     return await _end(served, "unreadable" if feed.error else "server_ends", sender)

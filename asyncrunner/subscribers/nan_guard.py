@@ -150,7 +150,7 @@ class NaNGuard:
         if isinstance(event, AfterTrainEpoch):
             await self._run.state.pace.device_is_done()
         for _, about, numbers in self._copies.landed():
-            if numbers["found"]:
+            if numbers["metrics"]["found"]:
                 reason = f"gradients were not finite in iteration {about['iter']}"
                 await self._run.bus.publish(
                     StepSkipped, reason=f"{reason}: left out on the device", by=self.name, **about

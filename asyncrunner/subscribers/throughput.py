@@ -117,15 +117,15 @@ class Throughput:
         self._began_ns, self._paused_ns = now_ns, 0
         self._iters = self._samples = self._tokens = 0
 
-    async def _report(self, event: AfterTrainIter) -> None:
+    def _report(self, event: AfterTrainIter) -> None:
         if not self._iters or self._began_ns is None:
             return
         seconds = (event.monotonic_ns - self._began_ns - self._paused_ns) / 1e9
         known: dict[str, Any] = {**self._flops_per_s(seconds), **memory_of(self._run.state.device)}
         if seconds > 0:
-            await self._run.bus.publish(
+            # Behind the metrics of the iterations before, for readers who expect `iter` to increase.
+            self._run.state.publish_in_order(
                 ThroughputReady,
-                iter=event.iter,
                 iters=self._iters,
                 seconds=seconds,
                 iters_per_s=self._iters / seconds,

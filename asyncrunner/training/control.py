@@ -5,6 +5,7 @@
 | `stop` | after the current iteration | `StopRequested`, at once |
 | `end_epoch` | after the current iteration | `EpochEndRequested`, at once |
 | `skip_step` | at the next optimizer step | `StepSkipped`, instead of `AfterOptimizerStep` |
+| `skip_batch`, `split_batch` | at once, after `StepFailed` | `BatchSkipped`, `BatchSplit` |
 | `save_now` | at the next safe point | `SaveRequested`, at once; then as for any checkpoint |
 | `pause`, `unpause` | at the next safe point | `RunPaused`, `RunContinued` |
 | `set_lr` | at the next safe point | `LearningRateChanged`, when it holds |
@@ -30,6 +31,8 @@ from asyncrunner_events import (
 )
 
 from ..errors import ConfigurationError
+from .recovery import Decided
+from .schedule import positive_int
 from .state import RunState
 
 __all__ = ["Control"]
@@ -87,6 +90,31 @@ class Control:
             ConfigurationError: If no run is going on.
         """
         self._state().skipped = reason, self._name(by)
+
+    def skip_batch(self, reason: str, *, by: str | None = None) -> None:
+        """Leave a batch out that does not fit into memory; in a subscriber of `StepFailed`.
+
+        Raises:
+            ConfigurationError: If no batch has failed.
+        """
+        self._failing("skip_batch").decided = Decided(None, reason, self._name(by))
+
+    def split_batch(self, reason: str, *, pieces: int, by: str | None = None) -> None:
+        """Compute a batch that does not fit into memory again, in pieces; in a subscriber of `StepFailed`.
+
+        The gradients are the same but for rounding, if the loss is a mean over the samples.
+
+        Raises:
+            ConfigurationError: If no batch has failed, or the number is none.
+        """
+        positive_int("pieces", pieces)
+        self._failing("split_batch").decided = Decided(pieces, reason, self._name(by))
+
+    def _failing(self, decision: str) -> RunState:
+        state = self._state()
+        if not state.is_failing:
+            raise ConfigurationError(f"{decision}() is for a blocking subscriber of StepFailed")
+        return state
 
     def save_now(self, reason: str, *, by: str | None = None) -> None:
         """Have every checkpointer save at the next safe point.

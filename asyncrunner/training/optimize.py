@@ -39,8 +39,9 @@ class Gradients:
         """
         return (iter + 1) % self.accumulate == 0 or iter + 1 == max_iters
 
-    def share(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return what the loss adds to the mean over a full group."""
+    def share(self, loss: torch.Tensor, part: float = 1.0) -> torch.Tensor:
+        """Return what the loss of a batch, or of a part of one, adds to the mean over a full group."""
+        loss = loss if part == 1 else loss * part
         return loss if self.accumulate == 1 else loss / self.accumulate
 
     def complete(self, optimizer: Optimizer, iterations: int) -> torch.Tensor | None:

@@ -24,6 +24,7 @@ from .build import uncompiled
 from .optimize import gradients_of, optimizer_name, restore_gradients
 from .position import DataPosition
 from .randomness import DataRandomness
+from .recovery import Decided, Split, cut
 from .safe_point import SafePoint
 from .schedule import Unit
 from .stateful import Stateful, States
@@ -97,6 +98,14 @@ class RunState:
     """Whether somebody asked the epoch to end after the current iteration."""
     skipped: tuple[str, str] | None = None
     """Why the next optimizer step is to be left out, and who said so, if it is."""
+    pieces: int = 1
+    """In how many pieces each batch goes through forward and backward."""
+    split: Split = cut
+    """Cuts a batch into pieces."""
+    is_failing: bool = False
+    """Whether it is being asked what to do about a batch that does not fit into memory."""
+    decided: Decided | None = None
+    """What somebody decided about it."""
     has_checkpointer: bool = False
     """Whether something saves checkpoints when asked to."""
     saver: Saver = field(init=False)
@@ -171,6 +180,7 @@ class RunState:
         self.saver = Saver(self.bus)
         self.stop_reason = self.failure = self.before_validation = self._validating = None
         self.is_epoch_ending, self.skipped, self.saves_no_more = False, None, False
+        self.pieces, self.split = 1, cut
         is_watched = self.device.type != "cpu" or settings.dry_run
         self.host_waits = HostWaits(self.device) if is_watched else None
         self.epoch, self.iter = self.completed
@@ -320,6 +330,10 @@ class RunState:
     ) -> None:
         """Start copying many numbers; `publish_landed` reports what `read` makes of them as fields."""
         self.copies.start_vector(vector, read, self._counters() | about, event_type)
+
+    def publish_in_order(self, event_type: type[Event], **fields: Any) -> None:
+        """Have what is on the host already published after the numbers that are still under way."""
+        self.copies.start_vector(None, lambda _: fields, self._counters(), event_type)
 
     def _counters(self) -> dict[str, Any]:
         names = ("epoch", "iter", "stage", "max_epochs", "max_iters")

@@ -47,11 +47,13 @@ class CSV(Writer):
                 'the writer "csv" needs a run directory, or a folder: CSV("logs")'
             )
 
-    def open(self, run: Run) -> None:
+    def open(self, run: Run) -> int | None:
         """Cut what is there back to the last record that was taken."""
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
+        is_new = not self._paths()
         self._cut(lambda attempt, seq, _: (attempt, seq) <= run.taken)
+        return -1 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Append a row for each record to its table."""
@@ -74,16 +76,19 @@ class CSV(Writer):
             self._tables.popitem()[1].close()
 
     def _cut(self, is_kept: _IsKept) -> None:
-        assert self._folder is not None
-
         def row_is_kept(row: bytes) -> bool:
             _, attempt, seq, _, _, global_iter, *_ = row.split(b",", len(_FIXED))
             return attempt == b"attempt" or is_kept(int(attempt), int(seq), int(global_iter))
 
         self.close("interrupted")
-        for path in self._folder.glob("*.csv"):
-            if _header(path)[: len(_FIXED)] == [*_FIXED]:
-                cut_tail(path, row_is_kept)
+        for path in self._paths():
+            cut_tail(path, row_is_kept)
+
+    def _paths(self) -> list[Path]:
+        """Return the tables that are there; others' tables are not ours."""
+        assert self._folder is not None
+        found = self._folder.glob("*.csv")
+        return [path for path in found if _header(path)[: len(_FIXED)] == [*_FIXED]]
 
     def _path(self, dataset: str) -> Path:
         assert self._folder is not None

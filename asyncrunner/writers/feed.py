@@ -11,10 +11,12 @@ from asyncrunner_events import (
     BeforeTrain,
     Event,
     MetricsReady,
+    NormsReady,
     Position,
     RunFailed,
     RunInterrupted,
     StopRequested,
+    ThroughputReady,
 )
 
 from .kept import START, Kept
@@ -89,7 +91,7 @@ class Feed:
         batch: list[Record] = []
         for event in events:
             match event:
-                case MetricsReady():
+                case MetricsReady() | NormsReady() | ThroughputReady():
                     record = None if self._has(event) else self._marks.pass_on(event)
                     if record is not None:
                         batch.append(record)
@@ -107,7 +109,7 @@ class Feed:
             self.is_open = False
             self.writer.close(self._ending or ("finished" if self._is_over else "interrupted"))
 
-    def _has(self, event: MetricsReady) -> bool:
+    def _has(self, event: Event) -> bool:
         return not self.writer.sends_again and (event.attempt, event.seq) <= self._has_until
 
     def _see(self, event: Event) -> None:

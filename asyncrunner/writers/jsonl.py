@@ -44,9 +44,12 @@ class JSONL(Writer):
                 'the writer "jsonl" needs a run directory, or a file: JSONL("metrics.jsonl")'
             )
 
-    def open(self, run: Run) -> None:
+    def open(self, run: Run) -> int | None:
         """Open the file, without what comes after the last record that was taken."""
+        assert self._path is not None
+        is_new = not self._path.exists()
         self._cut(lambda attempt, seq, _: (attempt, seq) <= run.taken)
+        return -1 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Append a line for each record."""

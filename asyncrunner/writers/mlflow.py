@@ -49,7 +49,7 @@ class MLflow(Writer):
         self._client_type = library("mlflow.tracking", extra="mlflow").MlflowClient
         self._entities = library("mlflow.entities", extra="mlflow")
 
-    def open(self, run: Run) -> None:
+    def open(self, run: Run) -> int | None:
         """Find the run and go on with it, or make it, with the config as its parameters."""
         self._client: Any = self._client_type(self._tracking_uri)
         experiment = self._client.get_experiment_by_name(self._experiment)
@@ -62,7 +62,7 @@ class MLflow(Writer):
         if found:
             self._run_id = found[0].info.run_id
             self._client.update_run(self._run_id, status="RUNNING")
-            return
+            return None
         tags = {RUN_TAG: run.id}
         made = self._client.create_run(experiment_id, run_name=run.name, tags=tags)
         self._run_id = made.info.run_id
@@ -72,6 +72,7 @@ class MLflow(Writer):
         )
         while some := list(islice(params, _MOST_PARAMS)):
             self._client.log_batch(self._run_id, params=some)
+        return -1
 
     def write(self, records: Sequence[Record]) -> None:
         """Log all numbers of the records, a thousand at a time."""

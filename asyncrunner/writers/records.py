@@ -5,13 +5,28 @@ point of the chart. A writer that can forget does, and shows what was trained la
 cannot, the iterations it has already are left out. In a run that resumes exactly both are the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from asyncrunner_events import MetricsReady, Stage
+from asyncrunner_events import MetricsReady, NormsReady, Stage, ThroughputReady
 
 from .writer import Record
 
-__all__ = ["Marks", "record_of"]
+__all__ = ["Marks", "Numbers", "record_of"]
+
+Numbers = MetricsReady | NormsReady | ThroughputReady
+"""What becomes a record."""
+
+_THROUGHPUT = (
+    "iters_per_s",
+    "samples_per_s",
+    "tokens_per_s",
+    "flops_per_s",
+    "mfu",
+    "memory_bytes",
+    "memory_peak_bytes",
+    "memory_reserved_bytes",
+)
 
 
 @dataclass
@@ -33,7 +48,7 @@ class Marks:
         self.last = {name: min(last, global_iter) for name, last in self.last.items()}
         self.floor = min(self.floor, global_iter)
 
-    def pass_on(self, event: MetricsReady) -> Record | None:
+    def pass_on(self, event: Numbers) -> Record | None:
         """Return the event's record, or None if there is one of that iteration already."""
         record = record_of(event, self._next(event))
         if record.global_iter <= max(self.last.get(record.dataset, -1), self.floor):
@@ -41,38 +56,69 @@ class Marks:
         self.last[record.dataset] = record.global_iter
         return record
 
-    def _next(self, event: MetricsReady) -> int:
+    def _next(self, event: Numbers) -> int:
         if _stage(event) == "train":
             return event.iter + 1
         is_inside_training = event.max_epochs is not None or event.max_iters is not None
         if is_inside_training:
             return event.iter
         # Asked for by itself, perhaps with weights from elsewhere: it is a result of its own.
-        return max(event.iter, self.highest, self.last.get(event.dataset, -1) + 1)
+        return max(event.iter, self.highest, self.last.get(_dataset(event), -1) + 1)
 
 
-def record_of(event: MetricsReady, global_iter: int) -> Record:
-    """Return the event as a record at a place on the x axis."""
-    stage = _stage(event)
-    times = {
-        "data": event.data_time_s,
-        "step": event.step_time_s,
-        "subscribers": event.subscriber_time_s,
-    }
+def record_of(event: Numbers, global_iter: int) -> Record:
+    """Return the event as a record at a place on the x axis.
+
+    What was measured beside the metrics is a data set of its own, `throughput` or `norms`: it comes at other
+    iterations.
+    """
     return Record(
         global_iter=global_iter,
         epoch=event.epoch,
         iter=event.iter,
-        stage=stage,
-        dataset=event.dataset,
-        metrics=event.metrics,
-        lr=event.lr,
-        times=times if stage == "train" else {},
+        stage=_stage(event),
+        dataset=_dataset(event),
+        metrics=_metrics(event),
+        lr=event.lr if isinstance(event, MetricsReady) else {},
+        times=_times(event),
         time_ns=event.time_ns,
         attempt=event.attempt,
         seq=event.seq,
     )
 
 
-def _stage(event: MetricsReady) -> Stage:
+def _dataset(event: Numbers) -> str:
+    match event:
+        case MetricsReady():
+            return event.dataset
+        case NormsReady():
+            return "norms" if event.optimizer == "default" else f"norms/{event.optimizer}"
+        case ThroughputReady():
+            return "throughput"
+
+
+def _metrics(event: Numbers) -> Mapping[str, float]:
+    match event:
+        case MetricsReady():
+            return event.metrics
+        case NormsReady():
+            each = {"gradients": event.gradients, "weights": event.weights}
+            named = {f"{what}/{name}": norm for what in each for name, norm in each[what].items()}
+            return {"gradient": event.gradient, "weight": event.weight} | named
+        case ThroughputReady():
+            values = {name: getattr(event, name) for name in _THROUGHPUT}
+            return {name: value for name, value in values.items() if value is not None}
+
+
+def _times(event: Numbers) -> Mapping[str, float]:
+    if not isinstance(event, MetricsReady) or _stage(event) != "train":
+        return {}
+    return {
+        "data": event.data_time_s,
+        "step": event.step_time_s,
+        "subscribers": event.subscriber_time_s,
+    }
+
+
+def _stage(event: Numbers) -> Stage:
     return event.stage or "train"

@@ -15,10 +15,12 @@ from asyncrunner_events import (
     Cursor,
     Event,
     MetricsReady,
+    NormsReady,
     Position,
     RunFailed,
     RunInterrupted,
     StopRequested,
+    ThroughputReady,
     parse,
 )
 
@@ -31,9 +33,11 @@ TAKEN: tuple[type[Event], ...] = (
     BeforeRun,
     BeforeTrain,
     MetricsReady,
+    NormsReady,
     RunFailed,
     RunInterrupted,
     StopRequested,
+    ThroughputReady,
 )
 """What says something to a writer; everything else in a journal is not even parsed."""
 

@@ -50,20 +50,22 @@ class TensorBoard(Writer):
                 'TensorBoard("tensorboard")'
             )
 
-    def open(self, run: Run) -> None:
+    def open(self, run: Run) -> int | None:
         """Begin a new event file, which replaces what others have from `run.redo_from` on."""
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
+        is_new = not any(self._folder.glob("*tfevents*"))
         self._files += 1
         # Readers take files in the order of their names, and only those with this word in it.
         name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{platform.node()}"
         path = self._folder / f"{name}.{os.getpid()}.{self._files}"
         self._file = self._records.RecordWriter(path.open("xb"))
         self._add(time.time(), file_version="brain.Event:2")
-        self._begin_at(run.redo_from)
-        if run.taken == (-1, -1) and run.config:
+        self._begin_at(0 if is_new else run.redo_from)
+        if is_new and run.config:
             self._add(time.time(), summary=self._hparams.hparams_pb(_hparams(run.config)))
         self._file.flush()
+        return -1 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Add a point to the chart of each number."""

@@ -50,7 +50,7 @@ class Trackio(Writer):
         self._storage = library("trackio.sqlite_storage", extra="trackio").SQLiteStorage
         self._resolve = library("trackio.utils", extra="trackio").resolve_space_id_and_server_url
 
-    def open(self, run: Run) -> None:
+    def open(self, run: Run) -> int | None:
         """Begin the run, or go on with it."""
         self._run, self._config = run, dict(run.config)
         space_id, server_url = self._resolve(*self._given)
@@ -66,6 +66,9 @@ class Trackio(Writer):
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
+            return None
+        is_new = self._storage.get_last_step(self._project, run=run.id) is None
+        return -1 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Store a row for each record."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Writing", "writing"]
 
-POLL_S = 0.25
+POLL_S = 1.0
 """So often a writer looks for something new."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 """The pause after an error, and what it grows to by doubling."""
@@ -147,9 +147,11 @@ class Writing:
             target=self._work, name=f"{self.name} writer", daemon=True
         )
         thread.start()
-        return self._bus.subscribe(
+        rest = self._bus.subscribe(
             AfterRun, self._finish, mode="background", name=f"{self.name} writer: the rest"
         )
+        rest.slow_ns = 2**63  # it waits for the writer, which is no news
+        return rest
 
     def run_is_over(self) -> None:
         """Have the writer finish: nothing will follow what its source has now."""

@@ -23,6 +23,8 @@ from .commands import (
 from .cursor import Cursor, Gap
 from .decisions import (
     DECISIONS,
+    BatchSkipped,
+    BatchSplit,
     Decision,
     EpochEndRequested,
     LearningRateChanged,
@@ -45,6 +47,7 @@ from .facts import (
     RunFailed,
     RunInterrupted,
     RunResumed,
+    StepFailed,
     SubscriberFailed,
     SubscriberSlow,
     WeightsLoaded,
@@ -124,6 +127,8 @@ __all__ = [
     "AfterVal",
     "AfterValEpoch",
     "AfterValIter",
+    "BatchSkipped",
+    "BatchSplit",
     "BeforeBackward",
     "BeforeEpoch",
     "BeforeIter",
@@ -184,6 +189,7 @@ __all__ = [
     "SaveRequested",
     "SetLearningRateCommand",
     "Stage",
+    "StepFailed",
     "StepSkipped",
     "StopCommand",
     "StopRequested",

@@ -1,7 +1,7 @@
 """The catalogue of events: what `asyncrunner events` shows, and the files generated from it.
 
-`python -m asyncrunner_events.catalogue [--check] [DIR]` writes `schema.json`, and the part of
-`README.md` below its mark, in the folder that holds the package or in DIR. With `--check` it
+`python -m asyncrunner_events.catalogue [--check] [DIR]` writes `schema.json`, `asyncapi.json`,
+`events.d.ts` and the part of `README.md` below its mark, in the folder that holds the package or in DIR. With `--check` it
 writes nothing, says what is stale and exits with 1.
 """
 
@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from .asyncapi import document
 from .base import Event
 from .commands import COMMANDS
 from .decisions import DECISIONS
@@ -23,6 +25,7 @@ from .measurements import MEASUREMENTS
 from .mount_points import GRADIENT_POINTS, MOUNT_POINTS, IterPoint
 from .probes import PROBES
 from .schema import line_schema, schema_of
+from .typescript import declarations
 from .wire import EVENTS
 
 __all__ = ["NoSuchEventError", "describe", "example", "find", "listing", "schema_of", "summary"]
@@ -172,8 +175,16 @@ def _files(folder: Path) -> dict[Path, str]:
     by_hand, mark, _ = readme.read_text(encoding="utf-8").partition(_MARK)
     if not mark:
         raise ValueError(f"{readme} has no line {_MARK.strip()!r}")
-    schema = json.dumps(line_schema(), indent=2, ensure_ascii=False)
-    return {folder / "schema.json": schema + "\n", readme: f"{by_hand}{mark}\n{_generated()}"}
+    return {
+        folder / "schema.json": _json(line_schema()),
+        folder / "asyncapi.json": _json(document()),
+        folder / "events.d.ts": declarations(),
+        readme: f"{by_hand}{mark}\n{_generated()}",
+    }
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _is_stale(path: Path, content: str) -> bool:

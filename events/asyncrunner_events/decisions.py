@@ -33,6 +33,30 @@ class StepSkipped(Decision):
     """The optimizer's name."""
 
 
+class BatchSkipped(Decision):
+    """A batch that does not fit into memory is left out; what its group had gathered is lost too."""
+
+    optimizer: str = "default"
+    """The optimizer whose step failed."""
+    batch_idx: int = 0
+    """The batch's place in its epoch, from 0."""
+    num_batches: int | None = None
+    """Batches in the epoch, if the loader knows."""
+
+
+class BatchSplit(Decision):
+    """A batch that does not fit into memory is computed again, in pieces."""
+
+    pieces: int
+    """How many."""
+    optimizer: str = "default"
+    """The optimizer whose step failed."""
+    batch_idx: int = 0
+    """The batch's place in its epoch, from 0."""
+    num_batches: int | None = None
+    """Batches in the epoch, if the loader knows."""
+
+
 class SaveRequested(Decision):
     """Somebody asked for a checkpoint now; each checkpointer saves one at the next safe point."""
 
@@ -67,6 +91,8 @@ DECISIONS: tuple[type[Decision], ...] = (
     StopRequested,
     EpochEndRequested,
     StepSkipped,
+    BatchSkipped,
+    BatchSplit,
     SaveRequested,
     RunPaused,
     RunContinued,

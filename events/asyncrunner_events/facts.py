@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from .base import CountedBy, Fact
+from .base import CountedBy, Fact, Live
 
 # Training
 
@@ -36,6 +36,27 @@ class MetricsReady(Fact):
     """Seconds forward, backward and the optimizer took on the host."""
     subscriber_time_s: float = 0.0
     """Seconds blocking subscribers took, since the times of the iteration before were taken."""
+
+
+class StepFailed(Fact):
+    """Forward or backward ran out of memory; a blocking subscriber may decide what to do about it.
+
+    It may call `skip_batch` or `split_batch`, and the last one who does decides. If nobody does the
+    error is raised, and ends the run.
+    """
+
+    error: str
+    """The error's class and message."""
+    optimizer: str = "default"
+    """The optimizer whose step it is."""
+    batch_idx: int = 0
+    """The batch's place in its epoch, from 0."""
+    num_batches: int | None = None
+    """Batches in the epoch, if the loader knows."""
+    pieces: int = 1
+    """In how many pieces it was being computed."""
+    batch: Live = None
+    """The batch, on the device."""
 
 
 class HostWaited(Fact):
@@ -199,6 +220,7 @@ class EventsDropped(Fact):
 
 FACTS: tuple[type[Fact], ...] = (
     MetricsReady,
+    StepFailed,
     HostWaited,
     RunFailed,
     RunInterrupted,

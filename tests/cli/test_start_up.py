@@ -15,6 +15,7 @@ COMMANDS = (
     "new",
     "doctor",
     "tail",
+    "watch",
     "replay",
     "ctl",
     "stream",

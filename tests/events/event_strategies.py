@@ -1,6 +1,6 @@
 """Events of every type, with any content and any stamp."""
 
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from hypothesis import strategies as st
 
@@ -30,7 +30,9 @@ def stamped(event: E, **stamp: Any) -> E:
 def any_events(draw: st.DrawFn) -> Event:
     event_type = draw(st.sampled_from(EVENTS))
     fields: dict[str, st.SearchStrategy[Any]] = {
-        name: st.from_type(cast("type[Any]", field.annotation))
+        name: st.from_type(
+            cast("type[Any]", Annotated[field.annotation, *(field.metadata or [None])])
+        )
         for name, field in event_type.model_fields.items()
         if name not in event_type.live_fields
     }

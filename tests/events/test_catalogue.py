@@ -139,16 +139,24 @@ def test_a_field_without_an_example_says_how_to_give_it_one():
 # The generated files
 
 
-def test_schema_and_readme_are_current(capsys: pytest.CaptureFixture[str]):
+def test_the_generated_files_are_current(capsys: pytest.CaptureFixture[str]):
     code = catalogue.main(["--check"])
     assert (code, capsys.readouterr().out) == (0, "")
 
 
-@pytest.mark.parametrize(("name", "part"), [("schema.json", '"batch_idx"'), ("README.md", "Iter")])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("schema.json", '"batch_idx"'),
+        ("asyncapi.json", '"batch_idx"'),
+        ("events.d.ts", "batch_idx"),
+        ("README.md", "Iter"),
+    ],
+)
 def test_a_stale_file_is_found_and_written_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, part: str
 ):
-    for file in ("schema.json", "README.md"):
+    for file in ("schema.json", "asyncapi.json", "events.d.ts", "README.md"):
         content = (EVENTS_FOLDER / file).read_text("utf-8")
         head, mark, tail = content.rpartition(part)
         stale = f"{head}old{mark}{tail}" if file == name else content

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import StepLR
@@ -99,6 +100,19 @@ async def test_a_checkpoint_is_seen_under_mmengines_names_and_what_is_added_is_s
     assert loaded["meta"]["epoch"] == 1
     # What it changed in the loaded one, and in the saved one before, is what the model has.
     assert equal(weights(runner), [torch.zeros(1, 3), torch.full((1,), 9.0)])
+
+
+async def test_numpys_numbers_that_hooks_set_are_saved_as_pythons(tmp_path: Path):
+    class WarmUp:
+        def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+            for group in runner.optim_wrapper.param_groups:
+                group["lr"] = np.interp(runner.iter, [0, 10], [0.0, 0.1])
+
+    await training(tmp_path, 2, WarmUp()).train()
+    runner = training(tmp_path, 2)
+    await runner.train()
+    rate = runner.state.optimizers["default"].param_groups[0]["lr"]
+    assert (type(rate), rate) == (float, pytest.approx(0.03))
 
 
 class Replaces:

@@ -142,6 +142,11 @@ def test_pictures_are_drawn_by_the_visualizer_that_was_set(real: Real):
     assert result_of(real, "visualization")["drawn"] == [["one.png", [6, 4, 3]]]
 
 
+def test_a_hook_that_takes_the_visualizer_when_it_is_made_draws_into_the_run_directory(real: Real):
+    files = result_of(real, "a_visualizer_before_the_run")["files"]
+    assert files == [f"one_{batch_idx}.png" for batch_idx in range(5)]
+
+
 def test_a_hook_that_wraps_the_model_has_the_test_loop_go_on_with_what_it_made(real: Real):
     found = result_of(real, "tta")
     assert found["with"] == pytest.approx(2 * found["without"])

@@ -1,5 +1,6 @@
 """A server on a real socket, and clients that speak HTTP by hand."""
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import ByteReceiveStream, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from asyncrunner.cli.serve import views
@@ -70,10 +71,15 @@ class Site:
         return await self.ask(self.head(path, method, **headers))
 
     async def ask(self, request: bytes) -> Reply:
-        """Send bytes, and return what comes until the connection is closed."""
+        """Send bytes, and return what comes until the connection is closed; status 0 is no answer."""
+        received = b""
         async with await self.connect() as stream:
-            await stream.send(request)
-            received = b"".join([part async for part in stream])
+            with contextlib.suppress(anyio.BrokenResourceError):  # closed before it read everything
+                await stream.send(request)
+                async for part in stream:
+                    received += part
+        if not received:
+            return Reply(0, {}, b"")
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
@@ -92,7 +98,7 @@ class Site:
 class Events:
     """The client's end of a stream of server-sent events: written from the standard, not from ours."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: ByteReceiveStream) -> None:
         self.last_id = ""
         self._received = BufferedByteReceiveStream(stream)
         self._is_begun = False

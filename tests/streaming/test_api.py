@@ -195,15 +195,16 @@ async def test_the_openapi_document_says_what_is_answered(site: Site):
     assert document["openapi"] == "3.1.0"
     for path, item in document["paths"].items():
         operation = item["get"]
-        [(content_type, content)] = operation["responses"]["200"]["content"].items()
-        if content_type == "text/event-stream":
+        if path.endswith(("/events", "/ws")):
             continue
+        [(content_type, content)] = operation["responses"]["200"]["content"].items()
         reply = await site.get(path.replace("{run}", "latest"))
         assert reply.status == 200, path
         assert reply.headers["content-type"].startswith(content_type)
         if schema := content.get("schema"):
             Draft202012Validator.check_schema(schema)
-            assert Draft202012Validator(schema).is_valid(reply.json())
+            validator: Any = Draft202012Validator(schema)
+            validator.validate(reply.json())
 
 
 async def test_an_answer_about_nothing_is_without_a_body_for_head(site: Site):

@@ -1,5 +1,6 @@
 """Throughput: rates that are exact by a clock that the test sets, counted FLOPs, and memory."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from asyncrunner import EpochTrainLoop
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import BeforeVal, ThroughputReady
 from asyncrunner.journal import read
-from asyncrunner.subscribers import Throughput
+from asyncrunner.subscribers import ParameterNorms, Throughput
 from asyncrunner.subscribers.throughput import peak_flops_of
 from asyncrunner.testing import FakeClock, record, tiny_runner
 
@@ -178,3 +179,26 @@ async def facts_of(runner: Any) -> Any:
     recording = record(runner, ThroughputReady)
     await runner.train()
     return recording
+
+
+async def test_writers_have_it_as_a_data_set_of_its_own(tmp_path: Path):
+    runner = tiny_runner(
+        run_dir=tmp_path, log="csv", clock=FakeClock(), iter_s=0.5,
+        subscribers=[Throughput(3), ParameterNorms(2, pattern="2.bias")],
+    )  # fmt: skip
+    await runner.train()
+    rows = {path.stem: table(path) for path in (tmp_path / "logs").glob("*.csv")}
+    assert set(rows) == {"train", "val", "throughput", "norms"}
+    assert [
+        (row["global_iter"], row["throughput/samples_per_s"]) for row in rows["throughput"]
+    ] == [
+        ("3", "8.0"),
+        ("6", "8.0"),
+    ]
+    assert [row["global_iter"] for row in rows["norms"]] == ["2", "4", "6"]
+    assert {"norms/gradient", "norms/weight", "norms/gradients/2.bias"} <= rows["norms"][0].keys()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -82,6 +82,16 @@ def test_a_run_that_begins_anew_is_another_run(tmp_path: Path, database: str):
     assert [run.info.run_name for run in runs_in(database)] == ["run", "run-1"]
 
 
+def test_another_database_is_filled_in_from_the_beginning(tmp_path: Path, database: str):
+    trained(tmp_path / "run", MLflow(database)).run()
+    shutil.copy(database.removeprefix("sqlite:///"), tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path}/other.db"
+    mlflow.MlflowClient(other).delete_run(runs_in(other)[0].info.run_id)
+    trained(tmp_path / "run", MLflow(other), train=epochs(4)).run()
+    (run,) = runs_in(other)
+    assert points_in(other, run) == points_of(results(tmp_path / "run" / "events.jsonl"))
+
+
 def test_what_is_sent_twice_is_stored_once(database: str):
     record = Record(
         global_iter=1,

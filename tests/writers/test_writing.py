@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 from lists import FailingWriter, HalfWriter, HangingWriter, ListWriter
+from test_csv import points_in as in_csv
+from test_jsonl import points_in as in_jsonl
+from test_tensorboard import alike
+from test_tensorboard import points_in as in_tensorboard
 from toys import epochs, iters, points, seen
-from written import stop_after, trained
+from written import points_of, results, stop_after, trained
 
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import AfterTrain, AfterTrainIter, EventsDropped, SubscriberFailed
@@ -214,6 +218,28 @@ def test_a_damaged_position_or_journal_costs_only_what_is_damaged(tmp_path: Path
     trained(tmp_path, "csv").run()
     rows = (tmp_path / "logs" / "train.csv").read_text().splitlines()[1:]
     assert [row.split(",")[5] for row in rows] == list("123456")
+
+
+@pytest.mark.parametrize(
+    ("log", "folder", "files"),
+    [
+        ("csv", "logs", "*.csv"),
+        ("jsonl", "logs", "*.jsonl"),
+        ("tensorboard", "tensorboard", "*tfevents*"),
+    ],
+)
+def test_files_that_are_gone_are_written_anew_from_the_journal(
+    tmp_path: Path, log: str, folder: str, files: str
+):
+    readers = {"csv": in_csv, "jsonl": in_jsonl, "tensorboard": in_tensorboard}
+    trained(tmp_path, log).run()
+    for path in (tmp_path / folder).glob(files):
+        path.unlink()
+    trained(tmp_path, log, train=epochs(4)).run()
+    where = tmp_path / folder / ("metrics.jsonl" if log == "jsonl" else "")
+    expected = points_of(results(tmp_path / "events.jsonl"))
+    assert len(expected) == 12
+    assert alike(readers[log](where), expected)
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

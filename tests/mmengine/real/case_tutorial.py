@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.visualization import Visualizer
 from work import our_runner, their_runner
+
+from asyncrunner.mmengine import runner_for_hooks, subscribe_hook
 
 
 @HOOKS.register_module()
@@ -50,6 +56,10 @@ class Notes(Hook):
     def before_train(self, runner: Any) -> None:
         """Note the run."""
         self.said.append([runner.max_epochs, runner.max_iters, runner.model_name])
+        classes = (EpochBasedTrainLoop, IterBasedTrainLoop)
+        self.said.append([isinstance(runner.train_loop, one) for one in classes])
+        wrappers = (OptimWrapper, OptimWrapperDict)
+        self.said.append([isinstance(runner.optim_wrapper, one) for one in wrappers])
 
     def before_train_epoch(self, runner: Any) -> None:
         """Halve the rate."""
@@ -116,3 +126,26 @@ def case_invalid_loss(folder: Path) -> dict[str, Any]:
             found[who] = at
             found[f"{who} notes"] = getattr(error, "__notes__", [])
     return found
+
+
+class Draws(Hook):
+    """Takes the visualizer that there is when it is made, as the hooks of MMDetection do."""
+
+    def __init__(self) -> None:
+        self.visualizer = Visualizer.get_current_instance()
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Draw a picture."""
+        self.visualizer.add_image("one", np.zeros((2, 3, 3), np.uint8), step=batch_idx)
+
+
+def case_a_visualizer_before_the_run(folder: Path) -> dict[str, Any]:
+    """Pictures are files in the run directory."""
+    runner = our_runner(folder / "ours", [])
+    seen = runner_for_hooks(runner)
+    assert seen.visualizer is Visualizer.get_current_instance()
+    subscribe_hook(runner, Draws())
+    runner.run()
+    return {"files": sorted(file.name for file in (folder / "ours" / "logs").rglob("*.png"))}
