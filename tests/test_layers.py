@@ -25,7 +25,7 @@ LAYERS = (
         "writers",
     },
     {"compute", "data", "device", "host_waits", "checkpoint", "training", "optim"},
-    {"loops", "evaluation", "history", "probes"},
+    {"iteration", "loops", "evaluation", "history", "probes"},
     {"subscribers"},
     {"accounts", "describe", "dry_run", "outputs", "runner", "running", "steering"},
     {"script", "cli", "examples", "mmengine", "testing", "__main__"},
@@ -127,7 +127,7 @@ def test_subscribers_know_neither_loops_nor_the_runner() -> None:
         ours = {name for name in imports_of(path) if name.startswith("asyncrunner.")}
         # What is done to the tensors in a batch belongs to no training.
         used = {n.split(".")[1] for n in ours if not n.startswith("asyncrunner.training.tree")}
-        assert not used & {"loops", "evaluation", "runner", "training"}
+        assert not used & {"iteration", "loops", "evaluation", "runner", "training"}
 
 
 def test_the_events_package_needs_pydantic_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import ClasswiseWrapper, MeanMetric, MetricCollection, MinMaxMetric
+from torchmetrics import ClasswiseWrapper, MeanMetric, MetricCollection, MinMaxMetric, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -147,6 +147,18 @@ def test_a_metric_adds_up_where_the_model_is():
     metric = MulticlassAccuracy(CLASSES, validate_args=False)
     begin(metrics_of({"accuracy": metric}, Step(step, "val")), torch.device("meta"))
     assert metric.device == metric.tp.device == torch.device("meta")  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # a state
+
+
+def test_nothing_is_read_from_the_device_before_the_end():
+    device = torch.device("meta")  # whose tensors have no value that could be read
+    metrics = metrics_of({"sum": SumMetric(nan_strategy="disable")}, Step(step, "val"))
+    begin(metrics, device)
+    outputs = {"value": torch.ones(3, device=device), "loss": torch.ones((), device=device)}
+    for _ in range(2):
+        for _, metric in metrics:
+            metric.update(outputs, torch.ones(3, device=device))
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        metrics[0].metric.compute()
 
 
 async def test_under_autocast_metrics_compute_in_full_precision():

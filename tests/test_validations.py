@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from toys import Batch, epochs, fit, iters, kinds, points, seen, train_step, val_step, weights
 
@@ -23,6 +24,7 @@ from asyncrunner.events import (
     BeforeVal,
     MetricsReady,
 )
+from asyncrunner.subscribers.schedules import Schedule
 
 Rows = list[tuple[str, int, int]]
 
@@ -175,6 +177,32 @@ async def test_validation_after_the_epochs_of_a_list():
     rows = validations(runner)
     await runner.train()
     assert [epoch for _, epoch, _ in rows] == [1, 3]
+
+
+async def test_what_goes_by_a_metric_sees_the_validations_within_an_epoch():
+    plateau = Schedule(
+        lambda optimizer: ReduceLROnPlateau(optimizer, patience=0, threshold=1e9),
+        every="val/error",
+    )
+    runner = fit(epochs(1, loader=points(6)), val=every("2it"), subscribers=[plateau])
+    rates: list[float] = []
+    runner.subscribe(
+        AfterVal,
+        lambda _: rates.append(runner.state.optimizers["default"].param_groups[0]["lr"]),
+    )
+    await runner.train()
+    assert rates == [pytest.approx(0.1**n) for n in (2, 3, 4)]
+
+
+async def test_a_metric_of_a_validation_within_an_epoch_can_end_the_run():
+    runner = fit(epochs(3, loader=points(4)), val=every("2it"))
+    runner.subscribe(
+        AfterValEpoch, lambda e: runner.stop("good enough"), where=lambda e: e.iter == 6
+    )
+    events = seen(runner, AfterTrainIter)
+    metrics = await runner.train()
+    assert len(events) == 6
+    assert set(metrics) == {"val/error"}
 
 
 def test_epochs_are_no_unit_of_validation_in_an_iteration_loop():

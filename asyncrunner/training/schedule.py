@@ -72,7 +72,10 @@ class Schedule:
             return True
         if not self._intervals:
             return completed in self._counts
-        interval = self._intervals[max(n for n in self._intervals if n <= completed + 1)]
+        start = 1
+        if len(self._intervals) > 1:
+            start = max(n for n in self._intervals if n <= completed + 1)
+        interval = self._intervals[start]
         return interval.times(completed, total) > interval.times(completed - 1, total)
 
 
