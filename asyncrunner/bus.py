@@ -320,8 +320,10 @@ class Bus(Subscribing):
     def limit_drain(self, seconds: float) -> None:
         """Wait at most so long for background subscribers, from now on, until the bus is closed."""
         self._drain_limit_s = min(self._drain_limit_s, seconds)
-        if self._draining is not None:
-            self._draining.deadline = min(self._draining.deadline, anyio.current_time() + seconds)
+        if self._draining is not None and self._loop is not None:
+            # anyio's clock; it cannot be asked outside of a task, where signals are told.
+            deadline = self._loop.time() + seconds
+            self._draining.deadline = min(self._draining.deadline, deadline)
 
     def _has_undelivered(self) -> bool:
         for outlet in self._routes.subscriptions.values():

@@ -63,6 +63,9 @@ def run_outputs(
                 )
                 events = closing.enter_context(_journal(opened.journal, most_bytes))
                 events.attach(bus, which, every=log_every)
+        if settings.serve and not settings.dry_run:
+            has_journal = (settings.journal or journal) != "off"
+            _say_page(closing.enter_context(_served(run_dir if has_journal else None)))
         if settings.json_stdout and sys.__stdout__ is not None:
             lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
             closing.callback(lines.cancel)
@@ -128,6 +131,22 @@ def _journal(path: Path, most_bytes: int | None) -> Journal:
     if most_bytes is None:
         return Journal(path)
     return Journal(path, segment_bytes=min(64_000_000, most_bytes // 8), most_bytes=most_bytes)
+
+
+def _served(run_dir: Path | None) -> AbstractContextManager[str]:
+    from .streaming.process import beside
+
+    if run_dir is None:
+        raise ConfigurationError(
+            "--serve shows what a run writes: it needs a run directory, with a journal"
+        )
+    return beside(run_dir)
+
+
+def _say_page(line: str) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # nobody is there to read it
+        sys.stderr.write(f"{line}\n")  # standard output may be kept
+        sys.stderr.flush()
 
 
 def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:

@@ -106,6 +106,8 @@ class Settings(BaseModel):
     """Let a webhook be in a private network."""
     progress: _Progress = None
     """How progress is shown."""
+    serve: _Flag = False
+    """Show the run on a page, from a process of its own; see `asyncrunner.streaming`."""
     profile: _Flag = False
     """Write what ran when as a trace."""
     json_stdout: _Flag = False

@@ -208,8 +208,13 @@ async def test_a_wrong_option_of_compile_is_refused(option: str):
 # Computing again
 
 
-async def test_a_model_that_computes_again_trains_to_the_same_bits_dropout_included():
-    assert equal(await trained(recompute="layers.*"), await trained())
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("compute", ["inline", "thread"])
+async def test_a_model_that_computes_again_trains_to_the_same_bits_dropout_included(
+    precision: str, compute: str
+):
+    options = {"precision": precision, "compute": compute}
+    assert equal(await trained(recompute="layers.*", **options), await trained(**options))
 
 
 async def test_a_part_that_computes_again_is_called_twice_in_training_and_once_in_validation():

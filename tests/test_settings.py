@@ -36,6 +36,7 @@ def test_every_setting_is_read_from_its_variable():
             "ASYNCRUNNER_STREAM": "redis://localhost nats://localhost",
             "ASYNCRUNNER_ALLOW_PRIVATE_WEBHOOKS": "1",
             "ASYNCRUNNER_PROGRESS": "plain",
+            "ASYNCRUNNER_SERVE": "yes",
             "ASYNCRUNNER_PROFILE": "1",
             "ASYNCRUNNER_JSON_STDOUT": "true",
         }
@@ -62,6 +63,7 @@ def test_every_setting_is_read_from_its_variable():
         stream="redis://localhost nats://localhost",
         allow_private_webhooks=True,
         progress="plain",
+        serve=True,
         profile=True,
         json_stdout=True,
     )

@@ -92,6 +92,9 @@ _Stream = Annotated[
 _Private = Annotated[
     bool, typer.Option("--allow-private-webhooks", help="Let a webhook be in a private network.")
 ]
+_Serve = Annotated[
+    bool, typer.Option("--serve", help="Show the run on a page, from a process of its own.")
+]
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Write trace.json: what ran when, for ui.perfetto.dev.")
 ]
@@ -126,6 +129,7 @@ def run(
     stream: _Stream = None,
     allow_private_webhooks: _Private = False,
     progress: _Progress = None,
+    serve: _Serve = False,
     profile: _Profile = False,
     json: _Json = False,
     config: _Config = None,
@@ -156,6 +160,7 @@ def run(
         stream=" ".join(stream) if stream else None,
         allow_private_webhooks=allow_private_webhooks or None,
         progress=progress,
+        serve=serve or None,
         profile=profile or None,
         json_stdout=json or None,
     )

@@ -32,30 +32,28 @@ def serve(
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="End when standard input does.")
     ] = False,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Show runs that are on, or were, to browsers and programs.
 
     Reads what runs have written, and needs no torch. Every request needs the token, which is in
     serve.token in PATH, or in the variable ASYNCRUNNER_SERVE_TOKEN.
     """
-    from importlib.util import find_spec
+    import socket
 
-    for needed in ("uvicorn", "websockets"):
-        if find_spec(needed) is None:
-            raise ConfigurationError(
-                f"asyncrunner serve needs {needed}: pip install 'asyncrunner[serve]'"
-            )
     import anyio
 
+    from ..streaming.listening import check_installed, listen, page_line
     from ..streaming.security import token_for
-    from ..streaming.server import address_of, listen
 
+    check_installed()
     if not path.is_dir():
         raise ConfigurationError(f"there is no folder {path}")
     token = token_for(path, host)
-    listening = listen(host, port)
-    address = address_of(listening, token)
-    ended_by = anyio.run(_serve, listening, path, token, allow_host or (), until_eof, address)
+    listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
+    if fd is None:
+        typer.echo(page_line(listening, path), err=True)
+    ended_by = anyio.run(_serve, listening, path, token, allow_host or (), until_eof)
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
 
@@ -66,7 +64,6 @@ async def _serve(
     token: str,
     names: Sequence[str],
     until_eof: bool,
-    address: str,
 ) -> int | None:
     import anyio
 
@@ -85,7 +82,6 @@ async def _serve(
             token=token,
             names=names,
             until=ending.event,
-            started=lambda: typer.echo(f"page: {address}", err=True),
         )
         tasks.cancel_scope.cancel()
     return ending.signal

@@ -18,6 +18,7 @@ pages        the page
 security     who may ask for what
 app          from a request to its answer
 connections  sockets: how many, how long, how slow
+listening    the socket, and the address that people are told
 server       all of it as a server
 process      the server as a process beside a run
 

@@ -8,6 +8,7 @@ deadline is armed by the transport, so it runs whatever the application waits fo
 import asyncio
 from typing import Any, cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -69,6 +70,7 @@ class Connection(H11Protocol):
         self._deadline = WriteDeadline(self.loop)
         self._request_timer: asyncio.TimerHandle | None = None
         self._is_refused = False
+        self._is_upgraded = False
 
     @property
     def is_too_slow(self) -> bool:
@@ -97,10 +99,15 @@ class Connection(H11Protocol):
         if self._is_refused:
             return
         super().data_received(data)
-        if self._is_answering():
+        if self._is_answering() or self._is_upgraded:
             self._stop_waiting()
         else:
             self._wait_for_request()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the socket over."""
+        self._is_upgraded = True
+        super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
         """Have the application wait, but not for ever."""

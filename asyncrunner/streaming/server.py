@@ -5,22 +5,20 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection, Generator
+from collections.abc import AsyncGenerator, Collection, Generator
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import uvicorn
 
-from ..errors import ConfigurationError
 from .app import App
 from .connections import Connection, SocketConnection
-from .security import Guard, is_loopback
+from .security import Guard
 from .served import Served, Views
 
-__all__ = ["DEFAULT_PORT", "Ending", "address_of", "listen", "serve"]
+__all__ = ["Ending", "serve"]
 
-DEFAULT_PORT = 8765
 END_S = 2.0
 """So long streams may take to send what there is when the server ends."""
 LARGEST_HEAD = 16_384
@@ -35,41 +33,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """Return a socket that listens.
-
-    Args:
-        host: The address.
-        port: The port; None for the usual one, or any if that is taken.
-
-    Raises:
-        ConfigurationError: If that is not possible.
-    """
-    ports = (DEFAULT_PORT, 0) if port is None else (port,)
-    for one in ports:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind((host, one))
-            opened.listen(1024)
-        except OSError as error:
-            opened.close()
-            if one == ports[-1]:
-                reason = error.strerror or error
-                raise ConfigurationError(f"cannot listen on {host} port {one}: {reason}") from None
-        else:
-            return opened
-    raise AssertionError("unreachable")
-
-
-def address_of(listening: socket.socket, token: str) -> str:
-    """Return what is to be opened in a browser of this machine."""
-    host, port = listening.getsockname()[:2]
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") or is_loopback(host) else host
-    return f"http://{shown}:{port}/?token={token}"
-
-
 async def serve(
     listening: socket.socket,
     folder: Path,
@@ -78,7 +41,6 @@ async def serve(
     token: str,
     names: Collection[str] = (),
     until: anyio.Event,
-    started: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve the runs in a folder.
 
@@ -89,7 +51,6 @@ async def serve(
         token: What clients must show.
         names: Other names that the server is reached by.
         until: When it is set, streams send what there is, and the server ends.
-        started: Called when requests are about to be answered.
     """
     guard = Guard(token, listening.getsockname()[0], names)
     async with anyio.create_task_group() as tasks, _closing(listening):
@@ -104,7 +65,6 @@ async def serve(
             server.should_exit = True
 
         tasks.start_soon(end)
-        started()
         await server.serve([listening])
         tasks.cancel_scope.cancel()
 

@@ -93,6 +93,7 @@ def test_a_bad_configuration_is_a_usage_error(
         (["--max-epochs", "ten"], "--max-epochs must be a whole number, 1 or more, got 'ten'"),
         (["--seed", "-1"], "--seed must be a whole number from 0 to 4294967295, got '-1'"),
         (["--progress", "fancy"], "--progress must be auto, rich, plain or none, got 'fancy'"),
+        (["--sanity", "0"], "--sanity must be a whole number, 1 or more, got '0'"),
         (["--limit", "none"], "--limit must be a whole number, 1 or more, got 'none'"),
         (
             ["--limit", "trian=3"],

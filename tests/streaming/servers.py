@@ -123,6 +123,6 @@ def mosquitto(folder: Path) -> Server:
     binary = program("mosquitto")
     return Server(
         lambda port: [binary, "-v", "-p", str(port)],
-        ready="running",
+        ready=" running\n",
         log=folder / "log.txt",
     )

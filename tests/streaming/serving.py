@@ -14,7 +14,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from asyncrunner.cli.serve import views
 from asyncrunner.journal import Journal
 from asyncrunner.run_dir import RunDir
-from asyncrunner.streaming.server import listen, serve
+from asyncrunner.streaming.listening import listen
+from asyncrunner.streaming.server import serve
 from asyncrunner_events import AfterTrainIter, Event, MetricsReady
 
 TOKEN = "0123456789abcdefghijklmnopqrstuvwxyzABCD"

@@ -14,7 +14,13 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 def socket(site: Site, query: str = "", run: str = "latest", **options: object) -> connect:
     """Return a client of a library, which checks every frame."""
-    given = {"additional_headers": BEARER, "max_size": None, "proxy": None, **options}
+    given = {
+        "additional_headers": BEARER,
+        "max_size": None,
+        "proxy": None,
+        "close_timeout": 1,
+        **options,
+    }
     return connect(f"ws://127.0.0.1:{site.port}/v1/runs/{run}/ws{query}", **given)  # type: ignore[arg-type]
 
 

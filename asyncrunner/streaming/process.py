@@ -1,0 +1,70 @@
+"""The server as a process beside a run: started with it, ended with it, and never waited for.
+
+The run listens on the socket and hands it over, so the address is known, and told, before the server
+has come up; who connects meanwhile waits in the socket's queue. The server ends with its standard
+input, which the operating system closes however the run ends.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncrunner_events
+
+from .listening import check_installed, listen, page_line
+
+__all__ = ["beside"]
+
+END_S = 3.0
+"""So long the server may take to end, once the run is over."""
+
+_log = logging.getLogger("asyncrunner")
+
+
+@contextmanager
+def beside(run_dir: Path) -> Generator[str]:
+    """Have the run in a directory served, and give the line that says where.
+
+    Raises:
+        ConfigurationError: If something that is needed is not installed, or no port can be had.
+    """
+    check_installed()
+    with listen("127.0.0.1", None) as listening:
+        line = page_line(listening, run_dir)
+        fd = listening.fileno()
+        command = ("serve", str(run_dir.absolute()), "--until-eof", "--fd", str(fd))
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "asyncrunner", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[fd],
+            env=_environment(os.environ),
+            start_new_session=True,  # Ctrl-C is for the run, which ends it
+        )
+    try:
+        yield line
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is not None:
+        _log.warning("the page ended before the run, with exit code %d", process.returncode)
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which the same packages are found, whatever the script's path is."""
+    packages = (Path(__file__).parents[2], Path(asyncrunner_events.__file__).parents[1])
+    path = [str(one) for one in packages] + environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
