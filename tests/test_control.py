@@ -42,6 +42,21 @@ async def test_a_decision_is_recorded_with_the_function_that_made_it_and_the_ite
     assert stop.by.endswith("judge")
 
 
+async def test_who_stops_may_say_that_nothing_is_to_be_saved_of_it(tmp_path: Path):
+    runner = fit(epochs(3), run_dir=tmp_path)
+    stops = seen(runner, StopRequested)
+
+    @runner.on(AfterTrainIter, where=lambda e: e.iter == 3)
+    async def judge(event: AfterTrainIter) -> None:
+        runner.save_now("before it is known")
+        runner.stop("all is lost", save=False)
+
+    await runner.train()
+    assert [stop.save for stop in stops] == [False]
+    found, _ = find_checkpoints(tmp_path / "checkpoints")
+    assert [(one.manifest.epoch, one.manifest.iter) for one in found] == [(1, 2)]
+
+
 async def test_a_skipped_step_leaves_the_weights_and_the_next_one_does_not():
     runner = fit(epochs(1, loader=points(3)))
     steps = seen(runner, AfterOptimizerStep, StepSkipped)

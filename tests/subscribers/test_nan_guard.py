@@ -176,6 +176,39 @@ async def test_it_names_the_parameters_whose_gradients_they_are():
     assert [(e.iter, e.reason) for e in skipped] == [(1, "not finite: the gradients of bias")]
 
 
+async def test_sparse_gradients_are_looked_at_too():
+    model = nn.Embedding(4, 1, sparse=True)
+
+    def step(model: nn.Module, batch: Tensor) -> Tensor:
+        return (model(batch) * (math.nan if batch[0] == 2 else 1)).sum()
+
+    batches = [torch.tensor([0]), torch.tensor([2]), torch.tensor([1])]
+    runner = fit(epochs(1, loader=batches, step=step), model=lambda: model)
+    runner.add(NaNGuard("skip"))
+    skipped = seen(runner, StepSkipped)
+    await runner.train()
+    assert [(e.iter, e.reason) for e in skipped] == [(1, "not finite: the gradients of weight")]
+    assert model.weight.isfinite().all()
+
+
+async def test_a_parameter_that_the_model_does_not_have_and_an_empty_one_are_no_obstacle():
+    own = nn.Parameter(torch.ones(()))
+    empty = nn.Parameter(torch.ones(0))
+
+    def step(model: nn.Module, batch: Batch) -> Tensor:
+        return train_step(model, batch) + (own - 1).sqrt() + empty.sum()
+
+    def optimizer(model: nn.Module) -> Optimizer:
+        return SGD([*model.parameters(), empty, own], lr=0.1)
+
+    runner = fit(iters(1, step=step), optimizer=optimizer, subscribers=[NaNGuard("skip")])
+    skipped = seen(runner, StepSkipped)
+    await runner.train()
+    assert [e.reason for e in skipped] == [
+        "not finite: the gradients of param_groups[0]['params'][3]"
+    ]
+
+
 async def test_of_many_parameters_it_names_three():
     model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(3)), nn.Linear(3, 1))
     runner = training(at=0, guard=NaNGuard("skip"), model=lambda: model)
@@ -192,8 +225,23 @@ async def test_a_fused_optimizer_leaves_it_out_by_itself_and_the_report_follows(
     await runner.train()
     assert kinds(steps).count("after_optimizer_step") == 4
     (skipped,) = [e for e in steps if isinstance(e, StepSkipped)]
-    assert skipped.reason == "gradients were not finite in iteration 1: left out on the device"
+    assert skipped.reason == (
+        "not finite: the gradients of weight, bias in iteration 1: left out on the device"
+    )
     assert not hasattr(runner.state.optimizers["default"], "found_inf")
+
+
+@pytest.mark.parametrize("optimizer", [adam, fused_adam])
+async def test_if_too_many_in_a_row_are_left_out_the_run_fails(optimizer: Any):
+    batches = [points(1)[0], *[spoiled(0)[0]] * 2, points(1)[0], *[spoiled(0)[0]] * 4]
+    runner = fit(epochs(1, loader=batches), optimizer=optimizer)
+    runner.add(NaNGuard("skip", most=3))
+    skipped = seen(runner, StepSkipped)
+    with pytest.raises(
+        NotFiniteError, match="in iteration 7 either: 3 steps in a row were left out"
+    ):
+        await runner.train()
+    assert [e.iter for e in skipped] == [1, 2, 4, 5, 6]
 
 
 async def test_a_whole_accumulation_group_is_left_out():
@@ -212,9 +260,11 @@ async def test_a_model_that_is_sound_is_trained_as_without_it():
     assert equal(weights(runner), weights(plain))
 
 
-def test_another_action_is_refused():
+def test_bad_arguments_are_refused_at_once():
     action: Any = "ignore"
     with pytest.raises(
         ConfigurationError, match="action must be one of raise, stop, skip, got 'ig"
     ):
         NaNGuard(action)
+    with pytest.raises(ConfigurationError, match="most must be an int from 1, got 0"):
+        NaNGuard("skip", most=0)
