@@ -134,6 +134,7 @@ class JetStream(CoreNats):
         super().__init__(address, prefix)
         self._stream = stream
         self._context: Any = None  # its types are incomplete
+        self._has_refused = False
 
     async def open(self, run: str, rank: int) -> Position | None:
         """Connect, and ask for the last event that is there."""
@@ -157,17 +158,26 @@ class JetStream(CoreNats):
             last = await context.get_last_msg(self._stream, f"{self._root}.>")
         except NotFoundError:
             return NOTHING if keeps and info.state.last_seq == 0 else None
-        return Position.of(last.data or b"") if keeps else None
+        has_refused, self._has_refused = self._has_refused, False
+        # A full stream may refuse an event and take a shorter one after it, which is then the last.
+        return Position.of(last.data or b"") if keeps and not has_refused else None
 
     async def _publish(self, lines: Sequence[Line]) -> int:
+        from nats.js.errors import APIError
+
         client, context = self._connected(), self._context
+        fit = fitting(lines, client.max_payload)
         answers = [
             await context.publish_async(
                 self._subject(line.kind), line.content, headers={"Nats-Msg-Id": line.id}
             )
-            for line in fitting(lines, client.max_payload)
+            for line in fit
         ]
-        for answer in await asyncio.gather(*answers, return_exceptions=True):
+        taken = await asyncio.gather(*answers, return_exceptions=True)
+        for line, answer in zip(fit, taken, strict=True):
             if isinstance(answer, BaseException):
-                raise answer  # and open says what is there
+                self._has_refused = isinstance(answer, APIError)
+                if line is lines[0]:
+                    raise answer
+                return lines.index(line)
         return len(lines)

@@ -73,7 +73,7 @@ class Shipment:
         self._cursor = Cursor(folder, rank=rank)
         self._lines: list[Line] = []
         self._is_open = False
-        self._trouble = ""
+        self._troubles: set[str] = set()
         self._retry_s = _RETRIES_S[0]
         self._kept: tuple[Position | None, float] = (None, 0.0)
 
@@ -162,17 +162,18 @@ class Shipment:
 
     async def _is_away(self, error: Exception) -> None:
         await self._close()
-        words = self.url.scrub(f"{type(error).__name__}: {error}".rstrip(": "))
-        if not self._trouble:
+        name = type(error).__name__
+        if name not in self._troubles:  # each kind once in an outage
+            self._troubles.add(name)
+            words = self.url.scrub(f"{name}: {error}".rstrip(": "))
             self._say(f"{self.url.shown} takes no events ({words}); they wait in the journal")
-        self._trouble = words
         await anyio.sleep(self._retry_s * random.uniform(0.5, 1.0))
         self._retry_s = min(_RETRIES_S[1], self._retry_s * 2)
 
     def _is_back(self) -> None:
         self._retry_s = _RETRIES_S[0]
-        if self._trouble:
-            self._trouble = ""
+        if self._troubles:
+            self._troubles.clear()
             self._say(f"{self.url.shown} takes events again")
 
     async def _close(self) -> None:
