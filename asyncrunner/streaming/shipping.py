@@ -33,6 +33,7 @@ ANSWER_S = 30.0
 _KEPT_EVERY_S = 0.5
 _PAUSES_S = (0.01, 0.25)
 _RETRIES_S = (0.1, 5.0)
+_END = Position(1 << 62, 0)
 
 _log = logging.getLogger("asyncrunner")
 
@@ -151,7 +152,9 @@ class Shipment:
     async def _open(self, run: str) -> None:
         known = await self._sink.open(run, self.rank)
         self._is_open = True
-        if known is not None and known != (self._acknowledged or NOTHING):
+        # Never ahead of what was acknowledged: a full server may have refused an event and taken
+        # a shorter one after it.
+        if known is not None and known < (self._acknowledged or _END):
             self._go_on_after(known)
 
     def _go_on_after(self, position: Position | None) -> None:
