@@ -181,7 +181,7 @@ class Shipment:
 
     async def _close(self) -> None:
         self._is_open = False
-        with anyio.move_on_after(2):
+        with anyio.move_on_after(1):
             try:
                 await self._sink.close()
             except Exception as error:  # it is gone already

@@ -226,6 +226,24 @@ def test_ctrl_c_ends_the_run_and_the_last_events_arrive_too(
     assert arrived(redis) == run.lines
 
 
+def test_a_broker_that_answers_nothing_does_not_keep_a_run_beyond_its_grace_time(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--grace", "2", "--stream", url_of(redis))
+    run.epoch(0)
+    wait_for_first(redis)
+    redis.freeze()
+    run.wait_for("epoch 1")
+    run.process.send_signal(signal.SIGTERM)
+    run.go_on()
+
+    code, _, said = run.end()
+
+    assert code == 143  # and not killed, of which it would tell
+    assert "killed" not in said
+    assert "events are not sent; `asyncrunner stream " in said
+
+
 def test_a_streamer_that_is_killed_is_told_and_the_run_is_not_its_concern(
     redis: Server, tmp_path: Path, runs: list[Run]
 ):
