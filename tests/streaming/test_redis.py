@@ -154,6 +154,25 @@ async def test_events_in_files_that_are_full_and_compressed_are_sent_too(
     assert await seqs(redis) == [*range(2000)]
 
 
+async def test_what_is_not_in_a_bounded_journal_any_more_is_told_and_the_rest_is_sent(
+    redis: Server, run_dir: Path
+):
+    pings(run_dir, range(100))
+    await send_all(run_dir, url_of(redis))
+    pings(run_dir, range(100, 4000), segment_bytes=40_000, most_bytes=50_000)
+
+    async with sent_to(run_dir, url_of(redis)) as run:
+        pass
+
+    there = await seqs(redis)
+    first = there[100]
+    assert first > 100
+    assert there == [*range(100), *range(first, 4000)]
+    assert run.said == [
+        f"{url_of(redis)}: what came after 0.99 and before 0.{first} is not in the journal any more"
+    ]
+
+
 async def test_prefix_and_length_of_the_stream_can_be_chosen(redis: Server, run_dir: Path):
     pings(run_dir, range(2000))
 
