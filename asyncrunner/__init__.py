@@ -4,6 +4,7 @@
 #
 #   asyncrunner_events   the events, and their form on the wire (pydantic only)
 #   bus, journal         delivery; a file of events (anyio, no torch)
+#   streaming            sinks that the journal is sent to, in a process of its own (no torch)
 #   device, checkpoint   waiting for the device; files that survive (torch)
 #   data                 samplers and data sets that come out the same in a resumed run
 #   optim                parameter groups, learning rates by batch size

@@ -1,6 +1,6 @@
 """The command line. Each command is a file of its own, and imports what is heavy when it is called.
 
-Exit codes: 0 finished, 1 training raised (`ckpt diff`: they differ), 2 wrong usage or
+Exit codes: 0 finished, 1 training raised (`ckpt diff`: they differ; `stream`: something is left), 2 wrong usage or
 configuration, 3 no usable checkpoint, 70 an error in asyncrunner itself, 130 interrupted (Ctrl-C),
 143 terminated (SIGTERM).
 """

@@ -19,7 +19,7 @@ _NETWORK = {
 
 def doctor() -> None:
     """Show what this machine has for a run."""
-    for part in (_versions, _devices, _machine, _disk, _extras, _import_times):
+    for part in (_versions, _devices, _machine, _disk, _extras, _sinks, _import_times):
         for name, value in part():
             typer.echo(f"{name:<28}{value}")
 
@@ -119,6 +119,16 @@ def _extras() -> Iterator[tuple[str, str]]:
             except PackageNotFoundError:
                 missing.append(name)
         yield f"extra [{extra}]", f"missing: {', '.join(missing)}" if missing else "installed"
+
+
+def _sinks() -> Iterator[tuple[str, str]]:
+    from importlib.metadata import entry_points
+
+    from ..streaming.sinks import GROUP
+
+    for point in entry_points(group=GROUP):  # none of them is loaded
+        package = point.dist.name if point.dist else "unknown"
+        yield f"sink {point.name}://", f"{point.value} of {package}"
 
 
 def _import_times() -> Iterator[tuple[str, str]]:

@@ -25,6 +25,8 @@ __all__ = ["checked", "streamed"]
 WAIT_S = 10.0
 """So long the end of a run waits for what has not been sent."""
 _LEAVING_S = 3.0
+_RESERVE_S = 1.0
+"""So much of the grace time is left to the rest of the run's end."""
 
 
 def checked(urls: Sequence[str], *, allow_private_webhooks: bool = False) -> list[SinkURL]:
@@ -65,7 +67,7 @@ def streamed(
     try:
         yield
     finally:
-        code = _ended(process, min(WAIT_S + _LEAVING_S, seconds_left()))
+        code = _ended(process, min(WAIT_S + _LEAVING_S, seconds_left() - _RESERVE_S))
         if code not in (0, 1):  # 1: it has said itself what is left
             say(
                 f"the process that streams this run ended with {code}: "
@@ -105,7 +107,7 @@ def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> int:
         process.stdin.write(OVER)
         process.stdin.close()
     try:
-        return process.wait(seconds)
+        return process.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
         process.terminate()  # it says what is left
     try:

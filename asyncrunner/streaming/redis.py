@@ -75,28 +75,32 @@ class RedisStream:
         return Position(int(attempt) - 1, int(seq)) if attempt != "0" else NOTHING
 
     async def send(self, lines: Sequence[Line]) -> int:
-        """Add events, and return how many there are now."""
+        """Add events, all of these or none, and return how many there are now.
+
+        If a full server refused one and took the next, the first could not be added any more.
+        """
         from redis.exceptions import ResponseError
 
         connection: Any = self._connection
         lines = lines[:_AT_ONCE]
         start = ("XADD", self._key, *self._trimmed)
-        await connection.send_packed_command(
-            connection.pack_commands(
-                (*start, f"{line.position.attempt + 1}-{line.position.seq}", "event", line.content)
-                for line in lines
-            ),
-            check_health=False,
+        added = (
+            (*start, f"{line.position.attempt + 1}-{line.position.seq}", "event", line.content)
+            for line in lines
         )
-        refused: tuple[int, Exception] | None = None
-        for number in range(len(lines)):
+        commands = connection.pack_commands([("MULTI",), *added, ("EXEC",)])
+        await connection.send_packed_command(commands, check_health=False)
+        refused: ResponseError | None = None
+        for _ in range(len(lines) + 1):
             try:
                 await connection.read_response()
             except ResponseError as error:
-                if _HAS_IT not in str(error) and refused is None:
-                    refused = number, error
+                refused = refused or error  # EXEC says only that there was one
+        for answer in await connection.read_response() if refused is None else ():
+            if isinstance(answer, ResponseError) and _HAS_IT not in str(answer):
+                raise answer
         if refused is not None:
-            raise refused[1]  # and open says what is there
+            raise refused
         return len(lines)
 
     async def close(self) -> None:

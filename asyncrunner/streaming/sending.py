@@ -102,6 +102,8 @@ class Sending:
                     )
                     self.shipments.append(shipment)
                     self._at_work += 1
+                    if self._none_at_work.is_set():
+                        self._none_at_work = anyio.Event()
                     group.start_soon(self._run, shipment)
 
     async def _run(self, shipment: Shipment) -> None:

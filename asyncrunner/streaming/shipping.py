@@ -33,6 +33,7 @@ ANSWER_S = 30.0
 _KEPT_EVERY_S = 0.5
 _PAUSES_S = (0.01, 0.25)
 _RETRIES_S = (0.1, 5.0)
+_END = Position(1 << 62, 0)
 
 _log = logging.getLogger("asyncrunner")
 
@@ -73,7 +74,7 @@ class Shipment:
         self._cursor = Cursor(folder, rank=rank)
         self._lines: list[Line] = []
         self._is_open = False
-        self._trouble = ""
+        self._troubles: set[str] = set()
         self._retry_s = _RETRIES_S[0]
         self._kept: tuple[Position | None, float] = (None, 0.0)
 
@@ -151,7 +152,9 @@ class Shipment:
     async def _open(self, run: str) -> None:
         known = await self._sink.open(run, self.rank)
         self._is_open = True
-        if known is not None and known != (self._acknowledged or NOTHING):
+        # Never ahead of what was acknowledged: a full server may have refused an event and taken
+        # a shorter one after it.
+        if known is not None and known < (self._acknowledged or _END):
             self._go_on_after(known)
 
     def _go_on_after(self, position: Position | None) -> None:
@@ -162,22 +165,23 @@ class Shipment:
 
     async def _is_away(self, error: Exception) -> None:
         await self._close()
-        words = self.url.scrub(f"{type(error).__name__}: {error}".rstrip(": "))
-        if not self._trouble:
+        name = type(error).__name__
+        if name not in self._troubles:  # each kind once in an outage
+            self._troubles.add(name)
+            words = self.url.scrub(f"{name}: {error}".rstrip(": "))
             self._say(f"{self.url.shown} takes no events ({words}); they wait in the journal")
-        self._trouble = words
         await anyio.sleep(self._retry_s * random.uniform(0.5, 1.0))
         self._retry_s = min(_RETRIES_S[1], self._retry_s * 2)
 
     def _is_back(self) -> None:
         self._retry_s = _RETRIES_S[0]
-        if self._trouble:
-            self._trouble = ""
+        if self._troubles:
+            self._troubles.clear()
             self._say(f"{self.url.shown} takes events again")
 
     async def _close(self) -> None:
         self._is_open = False
-        with anyio.move_on_after(2):
+        with anyio.move_on_after(1):
             try:
                 await self._sink.close()
             except Exception as error:  # it is gone already

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nats as library
+import pytest
 from pings import pings
 from sent import send_all, sent_to
 from servers import Server
@@ -180,3 +181,33 @@ async def test_a_jetstream_whose_reader_deletes_what_it_has_read_gets_nothing_ag
         left = (await context.stream_info("runs")).state.messages
         found = [json.loads(message.data)["id"] for message in await reader.fetch(left)]
     assert found == ["5", "6", "7"]
+
+
+async def test_a_jetstream_that_was_full_for_a_while_has_each_event_once(
+    nats: Server, run_dir: Path
+):
+    async with connected(nats) as client:
+        context = client.jetstream()
+        config = {"name": "runs", "subjects": [ALL], "discard": "new"}
+        await context.add_stream(**config, max_bytes=20_000)
+        async with sent_to(run_dir, stream_of(nats)) as run:
+            for seq in range(60):  # a short one may be taken after a long one was refused
+                run.publish([seq], dataset="x" * (1 if seq % 2 else 1000))
+            while not run.said:
+                await run.turn()
+            await context.update_stream(**config, max_bytes=-1)
+
+    assert sorted(await seqs(nats)) == [*range(60)]
+
+
+async def test_an_event_that_is_longer_than_the_server_takes_is_left_out_and_the_log_says_so(
+    nats: Server, run_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    pings(run_dir, [0])
+    pings(run_dir, [1], dataset="x" * 2_000_000)
+    pings(run_dir, [2])
+
+    await send_all(run_dir, stream_of(nats))
+
+    assert await seqs(nats) == [0, 2]
+    assert "event 0.1 (metrics_ready) is left out" in caplog.text

@@ -12,6 +12,7 @@ from pings import pings
 from sent import send_all, sent_to
 from servers import Server
 
+from asyncrunner.cli.doctor import doctor
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.streaming.sinks import find_sink
 from asyncrunner.streaming.urls import SinkURL
@@ -90,6 +91,17 @@ def test_a_package_that_cannot_be_loaded_is_named(install: Install):
 
     with pytest.raises(ConfigurationError, match=r"the sink 'pigeon' \(no_such_module:sink\)"):
         find_sink(SinkURL.parse("pigeon://roof"))
+
+
+def test_the_doctor_lists_sinks_and_loads_none(
+    install: Install, capsys: pytest.CaptureFixture[str]
+):
+    install("pigeon", "no_such_module:sink")
+
+    doctor()
+
+    line = f"{'sink pigeon://':<28}no_such_module:sink of pigeon_sink"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_what_is_no_sink_is_refused(install: Install):

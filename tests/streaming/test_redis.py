@@ -154,6 +154,25 @@ async def test_events_in_files_that_are_full_and_compressed_are_sent_too(
     assert await seqs(redis) == [*range(2000)]
 
 
+async def test_what_is_not_in_a_bounded_journal_any_more_is_told_and_the_rest_is_sent(
+    redis: Server, run_dir: Path
+):
+    pings(run_dir, range(100))
+    await send_all(run_dir, url_of(redis))
+    pings(run_dir, range(100, 4000), segment_bytes=40_000, most_bytes=50_000)
+
+    async with sent_to(run_dir, url_of(redis)) as run:
+        pass
+
+    there = await seqs(redis)
+    first = there[100]
+    assert first > 100
+    assert there == [*range(100), *range(first, 4000)]
+    assert run.said == [
+        f"{url_of(redis)}: what came after 0.99 and before 0.{first} is not in the journal any more"
+    ]
+
+
 async def test_prefix_and_length_of_the_stream_can_be_chosen(redis: Server, run_dir: Path):
     pings(run_dir, range(2000))
 
@@ -190,6 +209,32 @@ async def test_an_outage_is_told_once_and_so_is_its_end(redis: Server, run_dir: 
     first, last = run.said
     assert f"{url_of(redis)} takes no events (ConnectionError" in first
     assert last == f"{url_of(redis)} takes events again"
+
+
+async def test_a_server_that_was_full_for_a_while_has_each_event_once(redis: Server, run_dir: Path):
+    async with cast("Any", Redis(port=redis.port)) as client:
+        used = (await client.info("memory"))["used_memory"]
+        await client.config_set("maxmemory", used + 300_000)
+        async with sent_to(run_dir, url_of(redis)) as run:
+            run.publish(range(1000), dataset="x" * 1000)
+            while not run.said:
+                await run.turn()
+            await client.config_set("maxmemory", 0)
+
+    assert "OutOfMemoryError" in run.said[0]
+    assert await seqs(redis) == [*range(1000)]
+
+
+async def test_a_key_that_is_no_stream_is_told_and_left_alone(redis: Server, run_dir: Path):
+    pings(run_dir, range(3))
+    async with cast("Any", Redis(port=redis.port)) as client:
+        await client.set("asyncrunner:r", "mine")
+        async with sent_to(run_dir, url_of(redis), wait_s=0.5) as run:
+            pass
+
+        assert "WRONGTYPE" in run.said[0]
+        assert await client.get("asyncrunner:r") == b"mine"
+    assert run.sending.shipments[0].left() == 3
 
 
 @pytest.mark.parametrize(

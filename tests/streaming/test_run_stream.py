@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import psutil
 import pytest
+from pings import pings
 from redis import Redis
 from servers import Server, free_port
 
@@ -226,6 +227,24 @@ def test_ctrl_c_ends_the_run_and_the_last_events_arrive_too(
     assert arrived(redis) == run.lines
 
 
+def test_a_broker_that_answers_nothing_does_not_keep_a_run_beyond_its_grace_time(
+    redis: Server, tmp_path: Path, runs: list[Run]
+):
+    run = start(runs, tmp_path, "--grace", "2", "--stream", url_of(redis))
+    run.epoch(0)
+    wait_for_first(redis)
+    redis.freeze()
+    run.wait_for("epoch 1")
+    run.process.send_signal(signal.SIGTERM)
+    run.go_on()
+
+    code, _, said = run.end()
+
+    assert code == 143  # and not killed, of which it would tell
+    assert "killed" not in said
+    assert "events are not sent; `asyncrunner stream " in said
+
+
 def test_a_streamer_that_is_killed_is_told_and_the_run_is_not_its_concern(
     redis: Server, tmp_path: Path, runs: list[Run]
 ):
@@ -334,6 +353,31 @@ def test_two_processes_do_not_send_to_one_sink_at_once(
     assert run.end()[0] == 0
     assert second.returncode == 0
     assert arrived(redis) == run.lines
+
+
+def test_a_streamer_that_is_killed_again_and_again_sends_each_event_once(
+    redis: Server, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    pings(folder, range(60_000))
+    with cast("Any", Redis(port=redis.port)) as client:
+        for _ in range(4):
+            so_far = client.xlen("asyncrunner:r")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "asyncrunner", "stream", "run", url_of(redis)], cwd=tmp_path
+            )
+            with process:
+                assert client.xread({"asyncrunner:r": f"1-{so_far + 700}"}, count=1, block=30_000)
+                process.kill()
+        assert client.xlen("asyncrunner:r") < 60_000  # each was killed in the middle
+
+    last = stream(tmp_path, "run", url_of(redis))
+
+    assert last.returncode == 0
+    assert len(arrived(redis)) == 60_000
+    assert arrived(redis) == (folder / "events.jsonl").read_bytes().splitlines()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
