@@ -33,7 +33,7 @@ async def sse_starlette(path: Path, listening: socket.socket) -> None:
     from starlette.requests import Request
     from starlette.routing import Route
 
-    lines = [line.decode().rstrip("\n") for line in path.read_bytes().splitlines(keepends=True)]
+    lines = _lines(path)
     queues: list[asyncio.Queue[tuple[int, str]]] = []
 
     async def events(queue: "asyncio.Queue[tuple[int, str]]") -> AsyncGenerator[dict[str, Any]]:
@@ -62,7 +62,7 @@ async def websockets(path: Path, listening: socket.socket) -> None:
     """Send lines with `broadcast`, which has no bound: so it rests as soon as a client is behind."""
     from websockets.asyncio.server import broadcast, serve
 
-    lines = [line.decode().rstrip("\n") for line in path.read_bytes().splitlines(keepends=True)]
+    lines = _lines(path)
     clients: set[ServerConnection] = set()
 
     async def follow(client: "ServerConnection") -> None:
@@ -75,9 +75,13 @@ async def websockets(path: Path, listening: socket.socket) -> None:
             broadcast(clients, line)
             if number % 64 == 0:
                 await asyncio.sleep(0)
-                while _is_behind(clients):
-                    await asyncio.sleep(0.001)  # nothing tells that it is not
+                while _is_behind(clients):  # noqa: ASYNC110  # nothing tells that it is not
+                    await asyncio.sleep(0.001)
         await asyncio.Event().wait()
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.decode() for line in path.read_bytes().splitlines()]
 
 
 def _is_behind(clients: "set[ServerConnection]") -> bool:
