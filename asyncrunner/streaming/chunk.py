@@ -1,7 +1,6 @@
 """Lines of a journal that follow each other, encoded once for all clients that are sent them."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from struct import pack
 
@@ -13,10 +12,8 @@ __all__ = ["Chunk", "text_frame"]
 
 _MOST_FILTERS = 16
 """So many ways of filtering are kept for a chunk; a further one is worked out each time."""
-_LINE = re.compile(
-    rb'\{"specversion":"1.0","id":"(\d+)","source":"[^"]*/attempts/(\d+)/ranks/\d+","[^\n]*\n'
-)
-"""A line as asyncrunner writes it; the `id` is the `seq`."""
+_HEAD = b'{"specversion":"1.0","id":"'
+"""How a line begins as asyncrunner writes it; then comes the `seq`."""
 
 
 class Chunk:
@@ -49,14 +46,7 @@ class Chunk:
         They have no `event` field, so that `onmessage` of a browser gets all of them, those too
         that a later version adds; what they are is in the JSON.
         """
-        encoded, count = _LINE.subn(rb"id: \2.\1\ndata: \g<0>\n", b"".join(self.lines))
-        if count == len(self.lines):
-            return encoded
-        return b"".join(
-            b"id: %b\ndata: %b\n" % (str(position).encode(), line)
-            for line in self.lines
-            if (position := Position.of(line)) is not None
-        )
+        return b"".join(_sse(self.lines))
 
     @cached_property
     def frames(self) -> bytes:
@@ -80,6 +70,30 @@ class Chunk:
         if len(self._filtered) < _MOST_FILTERS:
             self._filtered[wanted] = chosen
         return chosen
+
+
+def _sse(lines: Sequence[bytes]) -> Iterator[bytes]:
+    # Lines that follow each other have one `source`; only their `seq` is looked at, which takes a
+    # third of the time that finding the whole position does.
+    source, attempt, start = b'"', b"", len(_HEAD)
+    for line in lines:
+        end = line.find(b'"', start)
+        if not (line.startswith(_HEAD) and line.startswith(source, end) and attempt):
+            position = Position.of(line)
+            if position is None:
+                continue
+            source, attempt = _source_of(line, end), b"%d" % position.attempt
+            yield b"id: %b.%d\ndata: %b\n" % (attempt, position.seq, line)
+        else:
+            yield b"id: %b.%b\ndata: %b\n" % (attempt, line[start:end], line)
+
+
+def _source_of(line: bytes, start: int) -> bytes:
+    """Return the line from the end of its `id` to the end of its `source`."""
+    key = b'","source":"'
+    if not line.startswith(key, start):
+        return b"another form"
+    return line[start : line.find(b'"', start + len(key)) + 1]
 
 
 def text_frame(payload: bytes) -> bytes:

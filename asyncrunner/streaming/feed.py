@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from asyncrunner_events.cursor import Cursor, Gap
@@ -25,7 +26,7 @@ KEPT_BYTES = 4 << 20
 """So much of a journal's end is kept, in lines."""
 SHORTEST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
-"""How soon it is looked whether the journal has grown: at once while it does, then less often."""
+"""How soon it is looked whether the journal has grown: at once when it has, then less often."""
 
 
 class Feed:
@@ -66,9 +67,13 @@ class Feed:
             with Cursor(self.folder, self.position, rank=self.rank) as cursor:
                 pause_s = SHORTEST_PAUSE_S
                 while not self._ending.is_set():
-                    pause_s = SHORTEST_PAUSE_S if self.read(cursor) else 1.5 * pause_s
-                    with anyio.move_on_after(min(pause_s, LONGEST_PAUSE_S)):
+                    if self.read(cursor):
+                        pause_s = SHORTEST_PAUSE_S
+                        await anyio.lowlevel.checkpoint()  # clients take it now
+                        continue
+                    with anyio.move_on_after(pause_s):
                         await self._ending.wait()
+                    pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
                 while self.read(cursor):
                     pass
         except OSError as error:

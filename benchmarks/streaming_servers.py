@@ -1,0 +1,99 @@
+"""The servers that `streaming` starts: ours, and others that send lines from memory to all clients."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+
+TOKEN = os.environ.get("ASYNCRUNNER_SERVE_TOKEN", "")
+QUEUE = 4096
+
+
+async def ours(path: Path, listening: socket.socket) -> None:
+    """Serve the runs in a folder."""
+    from asyncrunner.cli.serve import views
+    from asyncrunner.streaming.server import serve
+
+    await serve(listening, path, views=views(), token=TOKEN, until=anyio.Event())
+
+
+async def sse_starlette(path: Path, listening: socket.socket) -> None:
+    """Send lines with sse-starlette: a bounded queue for each client, which loses nothing."""
+    import uvicorn
+    from sse_starlette.sse import EventSourceResponse
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.routing import Route
+
+    lines = _lines(path)
+    queues: list[asyncio.Queue[tuple[int, str]]] = []
+
+    async def events(queue: "asyncio.Queue[tuple[int, str]]") -> AsyncGenerator[dict[str, Any]]:
+        yield {"comment": "begun"}
+        while True:
+            seq, line = await queue.get()
+            yield {"id": f"0.{seq}", "data": line}
+
+    async def answer(request: Request) -> EventSourceResponse:
+        queues.append(queue := asyncio.Queue(QUEUE))
+        return EventSourceResponse(events(queue))
+
+    async def feed() -> None:
+        await asyncio.to_thread(sys.stdin.buffer.readline)
+        for numbered in enumerate(lines):
+            for queue in queues:
+                await queue.put(numbered)
+
+    config = uvicorn.Config(
+        Starlette(routes=[Route("/", answer)]), log_level="error", lifespan="off", loop="asyncio"
+    )
+    await asyncio.gather(uvicorn.Server(config).serve([listening]), feed())
+
+
+async def websockets(path: Path, listening: socket.socket) -> None:
+    """Send lines with `broadcast`, which has no bound: so it rests as soon as a client is behind."""
+    from websockets.asyncio.server import broadcast, serve
+
+    lines = _lines(path)
+    clients: set[ServerConnection] = set()
+
+    async def follow(client: "ServerConnection") -> None:
+        clients.add(client)
+        await client.wait_closed()
+
+    async with serve(follow, sock=listening, compression=None):
+        await asyncio.to_thread(sys.stdin.buffer.readline)
+        for number, line in enumerate(lines):
+            broadcast(clients, line)
+            if number % 64 == 0:
+                await asyncio.sleep(0)
+                while _is_behind(clients):  # noqa: ASYNC110  # nothing tells that it is not
+                    await asyncio.sleep(0.001)
+        await asyncio.Event().wait()
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.decode() for line in path.read_bytes().splitlines()]
+
+
+def _is_behind(clients: "set[ServerConnection]") -> bool:
+    return any(one.transport.get_write_buffer_size() > 1 << 20 for one in clients)
+
+
+def main() -> None:
+    """Run the server that is named, on the socket that is given."""
+    name, path, fd = sys.argv[1:]
+    servers = {"ours": ours, "sse_starlette": sse_starlette, "websockets": websockets}
+    asyncio.run(servers[name](Path(path), socket.socket(fileno=int(fd))))
+
+
+if __name__ == "__main__":
+    main()
