@@ -17,8 +17,8 @@ from .run_dir.directory import RunDir, plain_config
 from .run_dir.resume_command import resume_command
 from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
+from .sinks.child import checked, streamed
 from .stopping import seconds_left
-from .streaming.child import checked, streamed
 from .subscribers import Console, JsonLines, Progress
 from .timeline import Timeline
 from .writers.feed import Started

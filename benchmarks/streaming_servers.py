@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncGenerator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,10 @@ async def ours(path: Path, listening: socket.socket) -> None:
 async def sse_starlette(path: Path, listening: socket.socket) -> None:
     """Send lines with sse-starlette: a bounded queue for each client, which loses nothing."""
     import uvicorn
-    from sse_starlette.sse import EventSourceResponse
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.routing import Route
+
+    responses: Any = import_module("sse_starlette.sse")  # perhaps not installed, so without types
+    starlette: Any = import_module("starlette.applications")
+    routing: Any = import_module("starlette.routing")
 
     lines = _lines(path)
     queues: list[asyncio.Queue[tuple[int, str]]] = []
@@ -42,9 +43,9 @@ async def sse_starlette(path: Path, listening: socket.socket) -> None:
             seq, line = await queue.get()
             yield {"id": f"0.{seq}", "data": line}
 
-    async def answer(request: Request) -> EventSourceResponse:
+    async def answer(request: Any) -> Any:
         queues.append(queue := asyncio.Queue(QUEUE))
-        return EventSourceResponse(events(queue))
+        return responses.EventSourceResponse(events(queue))
 
     async def feed() -> None:
         await asyncio.to_thread(sys.stdin.buffer.readline)
@@ -52,9 +53,8 @@ async def sse_starlette(path: Path, listening: socket.socket) -> None:
             for queue in queues:
                 await queue.put(numbered)
 
-    config = uvicorn.Config(
-        Starlette(routes=[Route("/", answer)]), log_level="error", lifespan="off", loop="asyncio"
-    )
+    app = starlette.Starlette(routes=[routing.Route("/", answer)])
+    config = uvicorn.Config(app, log_level="error", lifespan="off", loop="asyncio")
     await asyncio.gather(uvicorn.Server(config).serve([listening]), feed())
 
 

@@ -19,6 +19,7 @@ LAYERS = (
         "launch",
         "run_dir",
         "stopping",
+        "sinks",
         "streaming",
         "timeline",
         "watchdog",

@@ -124,7 +124,7 @@ def _extras() -> Iterator[tuple[str, str]]:
 def _sinks() -> Iterator[tuple[str, str]]:
     from importlib.metadata import entry_points
 
-    from ..streaming.sinks import GROUP
+    from ..sinks.sink import GROUP
 
     for point in entry_points(group=GROUP):  # none of them is loaded
         package = point.dist.name if point.dist else "unknown"

@@ -11,8 +11,8 @@ from .shown import clean
 if TYPE_CHECKING:
     import signal
 
-    from ..streaming.sending import Sending
-    from ..streaming.urls import SinkURL
+    from ..sinks.sending import Sending
+    from ..sinks.urls import SinkURL
 
 __all__ = ["stream"]
 
@@ -41,8 +41,8 @@ def stream(
     import signal
 
     from ..run_dir.find import RECORD
-    from ..streaming.child import checked
-    from ..streaming.ending import urls_from
+    from ..sinks.child import checked
+    from ..sinks.ending import urls_from
 
     if not (run / RECORD).exists():
         raise RunDirError(f"{run} is no run directory")
@@ -69,8 +69,8 @@ def _sent(
 
     import anyio
 
-    from ..streaming.ending import until_released, until_told
-    from ..streaming.sending import Sending
+    from ..sinks.ending import until_released, until_told
+    from ..sinks.sending import Sending
 
     sending = Sending(run, sinks, wait_s=wait_s, allow_private_webhooks=allow_private, say=_say)
     until_over = partial(until_told, 0) if from_stdin else partial(until_released, run)

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
-from asyncrunner.streaming.sinks import Line
+from asyncrunner.sinks.sink import Line
 
 __all__ = ["mqtt_sink"]
 

@@ -22,7 +22,5 @@ listening    the socket, and the address that people are told
 server       all of it as a server
 process      the server as a process beside a run
 
-Sinks are what takes the lines elsewhere: sinks, shipping, and a file for each broker.
-
 Nothing here imports torch, and nothing in the process that trains waits for it.
 """

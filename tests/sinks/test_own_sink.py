@@ -14,8 +14,8 @@ from servers import Server
 
 from asyncrunner.cli.doctor import doctor
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.streaming.sinks import find_sink
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.sink import find_sink
+from asyncrunner.sinks.urls import SinkURL
 
 Install = Callable[[str, str], None]
 

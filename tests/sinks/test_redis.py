@@ -10,8 +10,8 @@ from sent import send_all, sent_to
 from servers import Server
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.streaming.sinks import find_sink
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.sink import find_sink
+from asyncrunner.sinks.urls import SinkURL
 
 
 def url_of(server: Server) -> str:

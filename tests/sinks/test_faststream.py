@@ -13,7 +13,7 @@ from sent import send_all, sent_to
 from servers import Server
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "asyncrunner" / "streaming" / "README.md").read_text("utf-8")
+PAGE = (ROOT / "asyncrunner" / "sinks" / "README.md").read_text("utf-8")
 
 
 class Reader:
@@ -96,4 +96,4 @@ async def test_the_reader_of_jetstream_sees_each_event_once_though_the_server_wa
 
 def test_links_of_the_page_lead_somewhere():
     for link in re.findall(r"\]\(([^)h][^)]*)\)", PAGE):
-        assert (ROOT / "asyncrunner" / "streaming" / link).exists()
+        assert (ROOT / "asyncrunner" / "sinks" / link).exists()

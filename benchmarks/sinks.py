@@ -1,6 +1,6 @@
 """What sending an event to NATS and Redis costs, beside FastStream.
 
-    python -m benchmarks.streaming_sinks [--rounds 9] [--events 2000] [--write]
+    python -m benchmarks.sinks [--rounds 9] [--events 2000] [--write]
     apt-get install redis-server nats-server; pip install "asyncrunner[nats,redis]" "faststream[nats,redis]"
 
 Every case sends the same events to the same servers on this machine, and is over when the server has
@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from asyncrunner.journal import Journal
-from asyncrunner.streaming.sending import Sending
-from asyncrunner.streaming.sinks import Line, find_sink
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.sending import Sending
+from asyncrunner.sinks.sink import Line, find_sink
+from asyncrunner.sinks.urls import SinkURL
 from asyncrunner_events import MetricsReady
 
 from .report import machine, write_between_markers
@@ -198,7 +198,7 @@ def main() -> None:
     table = report(taken, options.rounds, options.events)
     print(table)
     if options.write:
-        write_between_markers("streaming", table.splitlines())
+        write_between_markers("sinks", table.splitlines())
 
 
 if __name__ == "__main__":

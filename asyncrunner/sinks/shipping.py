@@ -19,7 +19,7 @@ from asyncrunner_events.segments import Position
 
 from ..errors import ConfigurationError
 from .bookmark import Bookmark
-from .sinks import NOTHING, Line, Sink
+from .sink import NOTHING, Line, Sink
 from .urls import SinkURL
 
 __all__ = ["Shipment"]

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 from pings import pings
 
-from asyncrunner.streaming.sending import Sending
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.sending import Sending
+from asyncrunner.sinks.urls import SinkURL
 
 RUN = "r"
 """The run's id."""

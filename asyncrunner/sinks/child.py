@@ -17,7 +17,7 @@ import asyncrunner_events
 
 from ..errors import ConfigurationError
 from .ending import OVER
-from .sinks import find_sink
+from .sink import find_sink
 from .urls import SinkURL
 
 __all__ = ["checked", "streamed"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asyncrunner_events.segments import Position
 
 from ..errors import ConfigurationError
-from .sinks import NOTHING, Line, require
+from .sink import NOTHING, Line, require
 from .urls import SinkURL
 
 if TYPE_CHECKING:

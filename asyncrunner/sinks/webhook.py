@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..errors import ConfigurationError
-from .sinks import Line, fitting, require
+from .sink import Line, fitting, require
 from .urls import SinkURL
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from asyncrunner_events.segments import ranks_in
 
 from ..errors import ConfigurationError
 from .shipping import Shipment
-from .sinks import find_sink
+from .sink import find_sink
 from .urls import SinkURL
 
 __all__ = ["Sending"]

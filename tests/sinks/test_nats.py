@@ -11,8 +11,8 @@ from pings import pings
 from sent import send_all, sent_to
 from servers import Server
 
-from asyncrunner.streaming.bookmark import Bookmark
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.bookmark import Bookmark
+from asyncrunner.sinks.urls import SinkURL
 
 ALL = "asyncrunner.>"
 

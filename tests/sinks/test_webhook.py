@@ -13,10 +13,10 @@ from receiver import Answer, Receiver, receiving
 from sent import send_all, sent_to
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.streaming import webhook
-from asyncrunner.streaming.sinks import find_sink
-from asyncrunner.streaming.urls import SinkURL
-from asyncrunner.streaming.webhook import retry_after_s
+from asyncrunner.sinks import webhook
+from asyncrunner.sinks.sink import find_sink
+from asyncrunner.sinks.urls import SinkURL
+from asyncrunner.sinks.webhook import retry_after_s
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncrunner_events.segments import Position
 
-from .sinks import NOTHING, Line, fitting, require
+from .sink import NOTHING, Line, fitting, require
 from .urls import SinkURL
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 import pytest
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.streaming.urls import SinkURL
+from asyncrunner.sinks.urls import SinkURL
 
 
 @pytest.mark.parametrize(
