@@ -53,7 +53,7 @@ def serve(
     listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
     if fd is None:
         typer.echo(page_line(listening, path), err=True)
-    ended_by = anyio.run(_serve, listening, path, token, allow_host or (), until_eof)
+    ended_by = anyio.run(_serve, listening, path, token, (host, *(allow_host or ())), until_eof)
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
 

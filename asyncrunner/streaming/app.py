@@ -77,13 +77,22 @@ class App:
         is_socket = scope["type"] == "websocket"
         if is_socket:
             await receive()  # that it wants to connect
+        is_begun = False
+
+        async def begin(message: Any) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
         try:
-            response = await self._answer(scope, receive, send)
+            response = await self._answer(scope, receive, begin)
         except BadRequestError as error:
             response = Response(f"{error}\n".encode(), status=400)
         except NotFoundError as error:
             response = Response(f"{error}\n".encode(), status=404)
         except (OSError, AsyncRunnerError) as error:
+            if is_begun:  # the client has gone
+                return
             _log.warning("%s: %s", scope["path"], error)
             response = Response(b"what this is about cannot be read\n", status=503)
         if response is not None:

@@ -49,7 +49,8 @@ class Feed:
         self._start: Position | None = None
         self._kept: deque[Chunk] = deque()
         self._bytes = 0
-        self._changed = anyio.Event()
+        self.change = anyio.Event()
+        """Set when more was read, or nothing more will be; then there is another one."""
         self._ending = anyio.Event()
 
     async def prepare(self) -> None:
@@ -58,8 +59,16 @@ class Feed:
         Raises:
             OSError: If it cannot be read.
         """
+        self.position = self._start = await self.newest()
+
+    async def newest(self) -> Position | None:
+        """Return the position of the newest event in the file, which may not have been read yet.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
         reader = RunReader(self.folder, [self.rank])
-        self.position = self._start = await anyio.to_thread.run_sync(reader.newest)
+        return await anyio.to_thread.run_sync(reader.newest)
 
     async def run(self) -> None:
         """Read on as the journal grows, until `end` or an error of reading."""
@@ -120,14 +129,9 @@ class Feed:
             found = chunk
         return None if found is None else found.after(position)
 
-    async def changed(self) -> None:
-        """Wait until more was read, or nothing more will be."""
-        if not self.is_over:
-            await self._changed.wait()
-
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.change.set()
+        self.change = anyio.Event()
 
 
 class Follower:
@@ -143,6 +147,8 @@ class Follower:
         """The position of the last event that was returned."""
         self.is_behind = False
         """Whether the last lines came from the file, for the feed has forgotten them."""
+        self.error = ""
+        """Why the journal cannot be read."""
         self._feed = feed
         self._cursor: Cursor | None = None
         self._behind_gap: Chunk | None = None
@@ -165,27 +171,31 @@ class Follower:
         return self._moved_by(self._feed.after(self.position))
 
     async def next(self, patience_s: float) -> Chunk | Gap | None:
-        """Return what comes next: lines, or that some are missing; None if none came in this time.
+        """Return what comes next: lines, or that some are missing.
 
-        Raises:
-            OSError: If the journal cannot be read.
+        None if nothing came in this time, will come any more, or can be read: see `error`.
         """
         if (chunk := self.now()) is not None:
             return chunk
         with anyio.move_on_after(patience_s):
             while True:
+                change = self._feed.change  # taken before looking, so that none is missed
                 found = self.now() if self._feed.covers(self.position) else await self._read()
-                if found is not None or self._feed.is_over:
+                if found is not None or self._feed.is_over or self.error:
                     return found
-                await self._feed.changed()
+                await change.wait()
         return None
 
     async def _read(self) -> Chunk | Gap | None:
-        if self._cursor is None:
-            self._cursor = Cursor(self._feed.folder, self.position, rank=self._feed.rank)
-        cursor = self._cursor
-        # In a thread: a compressed file is read from its beginning.
-        lines = await anyio.to_thread.run_sync(cursor.read)
+        try:
+            if self._cursor is None:
+                self._cursor = Cursor(self._feed.folder, self.position, rank=self._feed.rank)
+            cursor = self._cursor
+            # In a thread: a compressed file is read from its beginning.
+            lines = await anyio.to_thread.run_sync(cursor.read)
+        except OSError as error:
+            self.error = str(error)
+            return None
         chunk = Chunk(lines, cursor.position) if lines and cursor.position is not None else None
         self.is_behind = True
         if cursor.gap is not None:

@@ -1,4 +1,4 @@
-"""The page, and what it loads: three files, nothing from elsewhere."""
+"""The page, and what it loads: a few files, nothing from elsewhere."""
 
 from importlib.resources import files
 
@@ -25,4 +25,5 @@ PAGES = (
     _page("index.html", _HTML),
     _page("page.js", "text/javascript; charset=utf-8"),
     _page("page.css", "text/css; charset=utf-8"),
+    _page("icon.svg", "image/svg+xml"),
 )

@@ -62,7 +62,7 @@ async def serve_sse(
     wanted = Wanted(request)
     folder = await anyio.to_thread.run_sync(served.path, run)
     async with served.feed(folder, wanted.rank) as feed:
-        start, note = wanted.start(feed)
+        start, note = await wanted.start(feed)
         await send(_START)
         sender = _Sender(request, send)
         if request.method != "HEAD":

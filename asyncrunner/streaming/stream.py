@@ -65,7 +65,7 @@ class Wanted:
         self._since = request.one("since")
         self._last_id = request.headers.get(b"last-event-id", b"").decode("latin-1")
 
-    def start(self, feed: Feed) -> tuple[Position | None, Record | None]:
+    async def start(self, feed: Feed) -> tuple[Position | None, Record | None]:
         """Return the position to go on from, and what is to be said before.
 
         Last-Event-ID wins: a browser that reconnects sends it, and `since` again as it was.
@@ -75,7 +75,7 @@ class Wanted:
         """
         if self._last_id:
             try:
-                position = _reached(Position.parse(self._last_id), feed)
+                position = await _reached(Position.parse(self._last_id), feed)
             except ValueError:  # a browser would never connect again after an error
                 return None, unknown_position_record(self._last_id)
             return position, None
@@ -84,7 +84,7 @@ class Wanted:
         if self._since == "end":
             return feed.position, None
         try:
-            return _reached(_position(self._since, feed), feed), None
+            return await _reached(_position(self._since, feed), feed), None
         except ValueError as error:
             raise BadRequestError(f"since: {error}") from None
 
@@ -95,12 +95,12 @@ def _position(text: str, feed: Feed) -> Position:
     return Position.parse(text)
 
 
-def _reached(position: Position, feed: Feed) -> Position:
+async def _reached(position: Position, feed: Feed) -> Position:
     newest = feed.position
+    if newest is None or position > newest:  # who reads the file is ahead of the feed at times
+        newest = await feed.newest()
     if newest is None or position > newest:
-        raise ValueError(
-            f"{position} is after the newest event, {newest or 'of which there is none'}"
-        )
+        raise ValueError(f"{position} is after the newest event, {newest or 'and there is none'}")
     return position
 
 
@@ -108,14 +108,16 @@ async def send_stream(
     served: Served, feed: Feed, start: Position | None, wanted: Wanted, sender: Sender
 ) -> None:
     """Send a journal's events until the client is too slow, or the server ends."""
-    async with aclosing(_items(feed, start, wanted)) as items:
-        async for item in items:
-            await sender.send(item)
-            if sender.is_too_slow:
-                return await _end(served, "slow", sender)
-            if isinstance(item, Chunk):
-                served.counts.events += len(item.lines)
-    return await _end(served, "unreadable" if feed.error else "server_ends", sender)
+    with Follower(feed, start) as follower:
+        async with aclosing(_items(feed, follower, wanted)) as items:
+            async for item in items:
+                await sender.send(item)
+                if sender.is_too_slow:
+                    return await _end(served, "slow", sender)
+                if isinstance(item, Chunk):
+                    served.counts.events += len(item.lines)
+        is_unreadable = feed.error or follower.error
+        return await _end(served, "unreadable" if is_unreadable else "server_ends", sender)
 
 
 async def _end(served: Served, reason: Reason, sender: Sender) -> None:
@@ -123,28 +125,23 @@ async def _end(served: Served, reason: Reason, sender: Sender) -> None:
     await sender.send(end_record(reason))
 
 
-async def _items(feed: Feed, start: Position | None, wanted: Wanted) -> AsyncGenerator[Item]:
-    with Follower(feed, start) as follower:
-        while True:
-            try:
-                found = await follower.next(wanted.heartbeat_s)
-            except OSError as error:
-                feed.error = str(error)
-                return
-            if isinstance(found, Gap):
-                yield gap_record(found)
-            elif isinstance(found, Chunk):
-                chunk = found.only(wanted.filter)
-                if wanted.coalesce and follower.is_behind:
-                    chunk, left_out = _newest_of(chunk)
-                    if left_out:
-                        yield left_out_record(left_out, str(chunk.last))
-                if chunk.lines:
-                    yield chunk
-            elif feed.is_over:
-                return
-            else:
-                yield follower.position
+async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerator[Item]:
+    while True:
+        found = await follower.next(wanted.heartbeat_s)
+        if isinstance(found, Gap):
+            yield gap_record(found)
+        elif isinstance(found, Chunk):
+            chunk = found.only(wanted.filter)
+            if wanted.coalesce and follower.is_behind:
+                chunk, left_out = _newest_of(chunk)
+                if left_out:
+                    yield left_out_record(left_out, str(chunk.last))
+            if chunk.lines:
+                yield chunk
+        elif feed.is_over or follower.error:
+            return
+        else:
+            yield follower.position
 
 
 def _newest_of(chunk: Chunk) -> tuple[Chunk, int]:

@@ -53,7 +53,7 @@ async def serve_websocket(
     wanted = Wanted(request)
     folder = await anyio.to_thread.run_sync(served.path, run)
     async with served.feed(folder, wanted.rank) as feed:
-        start, note = wanted.start(feed)
+        start, note = await wanted.start(feed)
         chosen = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
         await send({"type": "websocket.accept", "subprotocol": chosen})
         sender = _Sender(request.connection)

@@ -14,6 +14,7 @@ import pytest
 from serving import Events, Run, Site, seqs, serving
 
 from asyncrunner.streaming import connections, feed
+from asyncrunner.streaming.server import END_S
 from asyncrunner_events.segments import Position
 
 
@@ -160,6 +161,23 @@ async def test_a_client_that_the_feed_has_left_behind_reads_on_from_the_journal(
         assert seqs(await slow.take(20_000)) == list(range(10, 20_010))
         run.iterate(10)
         assert seqs(await slow.take(10)) == list(range(20_010, 20_020))
+
+
+@pytest.mark.parametrize("carrier", ["sse", "websocket"])
+async def test_a_server_ends_in_time_though_clients_do_not_read(tmp_path: Path, carrier: str):
+    run = Run(tmp_path / "a")
+    run.iterate(20_000)
+    with ExitStack() as closing_all, anyio.fail_after(20):
+        async with serving(tmp_path) as site:
+            request = (
+                handshake(site) if carrier == "websocket" else site.head("/v1/runs/latest/events")
+            )
+            for _ in range(5):
+                closing_all.enter_context(closing(unread(site, request)))
+            async with site.events() as events:
+                await events.take(20_000)
+            began = anyio.current_time()
+        assert anyio.current_time() - began < 2 * END_S + 3
 
 
 async def test_a_thousand_clients_that_come_and_leave_leave_nothing(tmp_path: Path):

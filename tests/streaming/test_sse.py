@@ -1,9 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from serving import Run, Site, seqs, serving
 
+from asyncrunner.streaming.feed import Feed
+from asyncrunner.streaming.requests import Request
+from asyncrunner.streaming.stream import Wanted
 from asyncrunner_events import parse
 
 
@@ -84,6 +88,31 @@ async def test_a_since_that_is_no_position_of_this_run_is_refused(tmp_path: Path
     Run(tmp_path / "a").iterate(3)
     async with serving(tmp_path) as site:
         assert (await site.get(f"/v1/runs/latest/events?since={since}")).status == 400
+
+
+async def test_a_position_that_is_in_the_file_and_was_not_read_yet_is_known(tmp_path: Path):
+    run = Run(tmp_path / "a")
+    run.iterate(5)
+    feed = Feed(run.path)
+    await feed.prepare()
+    run.iterate(5)  # another client may have read these from the file
+    scope: dict[str, Any] = {"path": "", "query_string": b"since=0.7", "state": {}, "headers": []}
+    assert feed.position == (0, 4)
+    assert await Wanted(Request(scope)).start(feed) == ((0, 7), None)
+
+
+async def test_a_journal_that_cannot_be_read_ends_the_stream(tmp_path: Path):
+    run = Run(tmp_path / "a", segment_bytes=2000)
+    for _ in range(5):
+        run.iterate(20)
+    segments = sorted(run.path.glob("events.*.jsonl*"))
+    segments[2].unlink()
+    segments[2].mkdir()
+    async with serving(tmp_path) as site, site.events() as events:
+        while not (message := await events.next()).event:
+            pass
+    assert message.event == "stream_end"
+    assert message.json()["data"] == {"reason": "unreadable"}
 
 
 async def test_what_was_deleted_from_a_bounded_journal_is_one_gap(tmp_path: Path):
