@@ -97,7 +97,7 @@ async def test_a_missing_metric_is_said_once_and_training_goes_on(caplog: pytest
     assert len(validations) == 3
     assert [r.getMessage() for r in caplog.records] == [
         "EarlyStopping: there is no metric 'val/acc' (did you mean val/accuracy?); the validation "
-        "gave 'val/error', 'val/accuracy'"
+        "gave 'val/accuracy'"
     ]
 
 

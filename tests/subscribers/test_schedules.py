@@ -152,7 +152,7 @@ async def test_a_missing_metric_is_said_once_with_those_that_there_are(
     assert set(got) == {0.1}
     assert [r.getMessage() for r in caplog.records] == [
         "Schedule of lr: there is no metric 'val/losss' (did you mean val/loss?); the validation "
-        "gave 'val/error', 'val/loss'"
+        "gave 'val/loss'"
     ]
 
 
