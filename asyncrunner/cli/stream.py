@@ -1,5 +1,6 @@
 """`asyncrunner stream`: the events of a run to a broker or a webhook, from its journal."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,7 @@ def _say_what_is_left(run: Path, sending: "Sending", *, quiet: bool) -> bool:
             is_all = False
             _say(
                 f"{shipment.url.shown}{rank}: {left} events are not sent; "
-                f"`asyncrunner stream {run} URL` sends them"
+                f"`asyncrunner stream {shlex.quote(str(run))} URL` sends them"
             )
         elif not quiet:
             typer.echo(f"{clean(shipment.url.shown)}{rank}: {shipment.sent} events sent")
