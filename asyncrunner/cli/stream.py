@@ -1,5 +1,6 @@
 """`asyncrunner stream`: the events of a run to a broker or a webhook, from its journal."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +51,7 @@ def stream(
     is_beside_a_run = urls == ["-"]
     if is_beside_a_run:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.nice(10)  # where all cores are busy, training goes first
         urls = urls_from(0)
         if not urls:
             raise ConfigurationError("no URL came from standard input")
