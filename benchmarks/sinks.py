@@ -26,7 +26,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncrunner.journal import Journal
 from asyncrunner.sinks.sending import Sending
@@ -55,9 +55,16 @@ def journal(folder: Path, events: int, run: str) -> list[Line]:
     return [line for one in lines if (line := Line.of(one)) is not None]
 
 
+class Served(NamedTuple):
+    """A server that runs."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def server(name: str, options: Callable[[str], Sequence[str]], ready: bytes) -> Generator[int]:
-    """Run a server, and yield its port."""
+def server(name: str, options: Callable[[str], Sequence[str]], ready: bytes) -> Generator[Served]:
+    """Run a server, and yield where it is."""
     program = shutil.which(name, path="/usr/local/bin:/usr/bin:/usr/sbin")
     if program is None:
         raise SystemExit(f"{name} is not on this machine: apt-get install {name}")
@@ -72,7 +79,7 @@ def server(name: str, options: Callable[[str], Sequence[str]], ready: bytes) -> 
         while ready not in (said := process.stdout.readline()):
             if not said:
                 raise SystemExit(f"{name} has not started")
-        yield port
+        yield Served(port, process.pid)
     finally:
         process.terminate()
         process.communicate()
@@ -155,7 +162,7 @@ async def measure(rounds: int, events: int) -> dict[str, tuple[float, float]]:
         folder = Path(temporary, "run")
         lines = journal(folder, events, "bench")
         taken: dict[str, list[tuple[float, float]]] = {}
-        async with all_cases(folder, lines, redis, nats) as cases:
+        async with all_cases(folder, lines, redis.port, nats.port) as cases:
             for number in range(rounds + 1):
                 for name, case in cases.items():
                     wall, cpu = time.perf_counter(), time.process_time()

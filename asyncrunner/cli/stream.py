@@ -1,5 +1,7 @@
 """`asyncrunner stream`: the events of a run to a broker or a webhook, from its journal."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +51,7 @@ def stream(
     is_beside_a_run = urls == ["-"]
     if is_beside_a_run:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.nice(10)  # where all cores are busy, training goes first
         urls = urls_from(0)
         if not urls:
             raise ConfigurationError("no URL came from standard input")
@@ -86,7 +89,7 @@ def _say_what_is_left(run: Path, sending: "Sending", *, quiet: bool) -> bool:
             is_all = False
             _say(
                 f"{shipment.url.shown}{rank}: {left} events are not sent; "
-                f"`asyncrunner stream {run} URL` sends them"
+                f"`asyncrunner stream {shlex.quote(str(run))} URL` sends them"
             )
         elif not quiet:
             typer.echo(f"{clean(shipment.url.shown)}{rank}: {shipment.sent} events sent")

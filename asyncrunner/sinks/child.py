@@ -8,6 +8,7 @@ hold passwords, and arguments of a process can be read by every user of the mach
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -71,7 +72,7 @@ def streamed(
         if code not in (0, 1):  # 1: it has said itself what is left
             say(
                 f"the process that streams this run ended with {code}: "
-                f"`asyncrunner stream {run_dir} URL` sends what is left"
+                f"`asyncrunner stream {shlex.quote(str(run_dir))} URL` sends what is left"
             )
 
 

@@ -106,12 +106,22 @@ def redis_server(folder: Path, *, keeps: bool = True) -> Server:
     )
 
 
-def nats_server(folder: Path) -> Server:
+def nats_server(folder: Path, *options: str) -> Server:
     """Return a NATS server with JetStream."""
     folder.mkdir()
     binary = program("nats-server")
     return Server(
-        lambda port: [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder)],
+        lambda port: [
+            binary,
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-js",
+            "-sd",
+            str(folder),
+            *options,
+        ],
         ready="Server is ready",
         log=folder / "log.txt",
     )

@@ -9,7 +9,7 @@ import nats as library
 import pytest
 from pings import pings
 from sent import send_all, sent_to
-from servers import Server
+from servers import Server, nats_server
 
 from asyncrunner.sinks.bookmark import Bookmark
 from asyncrunner.sinks.urls import SinkURL
@@ -211,3 +211,24 @@ async def test_an_event_that_is_longer_than_the_server_takes_is_left_out_and_the
 
     assert await seqs(nats) == [0, 2]
     assert "event 0.1 (metrics_ready) is left out" in caplog.text
+
+
+async def test_a_server_that_wants_a_password_gets_it_and_one_that_does_not_know_it_is_told_once(
+    tmp_path: Path, run_dir: Path
+):
+    server = nats_server(tmp_path / "nats", "--user", "lab", "--pass", "s3cret-word")
+    server.start()
+    try:
+        pings(run_dir, range(5))
+        async with sent_to(
+            run_dir, f"nats://lab:wr0ng-word@127.0.0.1:{server.port}", wait_s=1
+        ) as run:
+            pass
+        sending = await send_all(run_dir, f"nats://lab:s3cret-word@127.0.0.1:{server.port}")
+    finally:
+        server.kill()
+
+    assert len(run.said) == 1
+    assert "Authorization Violation" in run.said[0]
+    assert "wr0ng-word" not in run.said[0]
+    assert sending.shipments[0].left() == 0
