@@ -1,6 +1,6 @@
 """What a run pays for being streamed: nothing, whatever becomes of the broker.
 
-    python -m benchmarks.streaming_run [--rounds 7] [--write]
+    python -m benchmarks.streamed_run [--rounds 7] [--write]
     apt-get install redis-server; pip install "asyncrunner[redis]"
 
 Runs of 3,000 iterations of about a millisecond, each with every event in its journal, take turns: without `--stream`,
@@ -24,10 +24,10 @@ import torch
 
 from asyncrunner import IterTrainLoop, Runner
 from asyncrunner.events import AfterTrainIter
-from asyncrunner.streaming import child
+from asyncrunner.sinks import child
 
 from .report import machine, write_between_markers
-from .streaming_sinks import Served, server
+from .sinks import Served, server
 
 ITERS = 3000
 FIRST = 1000
