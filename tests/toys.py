@@ -141,3 +141,16 @@ def alike(some: Sequence[Tensor], others: Sequence[Tensor], tolerance: float = 1
 def equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     """Whether these are the same bits."""
     return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def unhurried(runner: Runner) -> Runner:
+    """Have each step wait until what was begun is written, so that the disk keeps up with it."""
+    train: Any = runner.train_loop
+    step = train.steps["default"].function
+
+    async def wait(model: Any, batch: Any) -> Any:
+        await runner.state.saver.finish()
+        return step(model, batch)
+
+    train.steps["default"].function = wait
+    return runner

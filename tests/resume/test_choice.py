@@ -7,7 +7,7 @@ import pytest
 import torch
 from resume.training import SAMPLES, Noisy, network, training
 from torch.utils.data import DataLoader, IterableDataset, Sampler
-from toys import epochs, fit, iters, kinds, points, seen
+from toys import epochs, fit, iters, kinds, points, seen, unhurried
 
 from asyncrunner import Checkpointer, EpochTrainLoop, Runner
 from asyncrunner.checkpoint import read_checkpoint
@@ -68,7 +68,7 @@ async def test_a_damaged_newest_checkpoint_is_rejected_and_the_one_before_is_tak
     one.runner.subscribe(
         AfterTrainIter, lambda e: one.runner.stop("enough"), where=lambda e: e.iter == 9
     )
-    await one.runner.train()
+    await unhurried(one.runner).train()
     damage(tmp_path / "checkpoints" / "iter_10")
     alone = training("epochs", "shuffled", run_dir=tmp_path / "alone")
     await alone.runner.train()

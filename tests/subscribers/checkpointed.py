@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from toys import fit, points
+from toys import fit, points, unhurried
 
-from asyncrunner import Checkpointer, Runner, ValLoop
+from asyncrunner import Checkpointer, ValLoop
 
 
 def names(folder: Path) -> set[str]:
@@ -18,19 +18,6 @@ async def after(train: Any, folder: Path, *savers: Checkpointer, **options: Any)
     """Return what there is after a run in this directory."""
     await unhurried(fit(train, run_dir=folder, checkpoint=savers, **options)).train()
     return names(folder)
-
-
-def unhurried(runner: Runner) -> Runner:
-    """Have each step wait until what was begun is written, so that the disk keeps up with it."""
-    train: Any = runner.train_loop
-    step = train.steps["default"].function
-
-    async def wait(model: Any, batch: Any) -> Any:
-        await runner.state.saver.finish()
-        return step(model, batch)
-
-    train.steps["default"].function = wait
-    return runner
 
 
 def valued(*values: float, name: str = "score", every: int = 1) -> ValLoop:
