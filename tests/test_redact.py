@@ -1,6 +1,6 @@
 import pytest
 
-from asyncrunner.run_dir.redact import Redactor, is_secret_variable
+from asyncrunner.run_dir.redact import Redactor, is_secret_variable, sink_urls
 
 CANARY = "canary-3f9c2d71"
 
@@ -74,3 +74,11 @@ def test_a_variable_is_secret_if_any_part_of_its_name_says_so(name: str):
 
 def test_a_variable_is_not_secret_otherwise():
     assert not is_secret_variable("ASYNCRUNNER_MAX_EPOCHS")
+
+
+def test_of_sinks_the_passwords_and_of_webhooks_the_paths_are_secret():
+    urls = (
+        f"redis://me:{CANARY}@h:1/0?prefix=a https://h:2/{CANARY} https://me:{CANARY}@h/?k={CANARY}"
+    )
+
+    assert sink_urls(urls) == "redis://***@h:1/0?prefix=a https://h:2/*** https://***@h/***"

@@ -16,6 +16,7 @@ from servers import Server, free_port
 
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.outputs import check_stream
+from asyncrunner.run_dir.resume_command import last_attempt, resume_command
 from asyncrunner.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -265,6 +266,12 @@ def test_a_streamer_that_is_killed_is_told_and_the_run_is_not_its_concern(
 SECRET = "c4nary-s3cret"
 
 
+def resume_command_of(run_dir: Path) -> str:
+    attempt = last_attempt(run_dir)
+    assert attempt is not None
+    return resume_command(run_dir, attempt) or ""
+
+
 @pytest.mark.parametrize("place", ["url", "variable"])
 def test_a_password_is_in_no_file_no_message_and_no_argument_of_the_streamer(
     redis: Server, tmp_path: Path, runs: list[Run], place: str
@@ -291,8 +298,10 @@ def test_a_password_is_in_no_file_no_message_and_no_argument_of_the_streamer(
     assert arrived(redis) == run.lines
     assert SECRET not in out + err + " ".join(arguments)
     assert SECRET.encode() not in written
+    said_to_resume = resume_command_of(run.path)
     streamed = json.loads((run.path / "run.json").read_bytes())["attempts"][0]["config"]["settings"]
     shown = f"redis://***@127.0.0.1:{redis.port}"
+    assert f"--stream '{streamed['stream'].split()[0]}'" in said_to_resume
     assert streamed["stream"].startswith(shown if place == "url" else "redis://***@")
 
 
