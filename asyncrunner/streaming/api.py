@@ -14,6 +14,8 @@ __all__ = ["API"]
 
 SUBSCRIBER_KINDS = ("subscriber_failed", "subscriber_slow", "events_dropped")
 MOST_TROUBLES = 50
+MOST_POINTS = 100_000
+"""Of all metrics together; an answer then has some megabytes."""
 SEARCHED_BYTES = 4 << 20
 
 _OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -29,7 +31,7 @@ _LIMIT = Parameter(
 _POINTS = Parameter(
     "points",
     {"type": "integer", "minimum": 1, "maximum": 2048, "default": 500},
-    "How many points a metric has at most; each says what values it stands for.",
+    "How many points a metric has at most, fewer if there are very many metrics.",
 )
 _NAMES = Parameter(
     "name",
@@ -61,11 +63,9 @@ def metrics(served: Served, request: Request, run: str) -> Response:
     points = request.number("points", 500, least=1, most=2048)
     wanted = request.words("name")
     series = served.series(served.path(run)).updated()
-    shown = {
-        name: one.columns(points)
-        for name, one in sorted(series.items())
-        if not wanted or name in wanted
-    }
+    chosen = {name: one for name, one in sorted(series.items()) if not wanted or name in wanted}
+    points = min(points, max(1, MOST_POINTS // max(1, len(chosen))))
+    shown = {name: one.columns(points) for name, one in chosen.items()}
     return json_response({"names": sorted(series), "metrics": shown})
 
 

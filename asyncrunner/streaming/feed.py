@@ -34,11 +34,13 @@ class Feed:
 
     Args:
         folder: The run directory.
+        run: The run's id.
         rank: Whose journal.
     """
 
-    def __init__(self, folder: Path, rank: int = 0) -> None:
+    def __init__(self, folder: Path, run: str, rank: int = 0) -> None:
         self.folder = folder
+        self.run_id = run
         self.rank = rank
         self.position: Position | None = None
         """The position of the newest event that was read."""
@@ -52,6 +54,12 @@ class Feed:
         self.change = anyio.Event()
         """Set when more was read, or nothing more will be; then there is another one."""
         self._ending = anyio.Event()
+
+    @property
+    def source(self) -> str:
+        """What events of the newest attempt name as their source."""
+        attempt = 0 if self.position is None else self.position.attempt
+        return f"/asyncrunner/runs/{self.run_id}/attempts/{attempt}/ranks/{self.rank}"
 
     async def prepare(self) -> None:
         """Find the journal's end.

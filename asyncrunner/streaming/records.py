@@ -1,7 +1,12 @@
-"""What a stream says itself, between a run's events, as CloudEvents too: a gap, the end."""
+"""What a stream says itself, between a run's events: a gap, the end.
+
+They are lines like those of a journal, with a negative `id`, so `asyncrunner_events.parse` takes them, as
+events of a kind that it does not know.
+"""
 
 import itertools
 import json
+import time
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,7 +18,7 @@ __all__ = ["Record", "end_record", "gap_record", "left_out_record", "unknown_pos
 Reason = Literal["slow", "server_ends", "unreadable"]
 """Why a stream ends: its client does not read, the server ends, or the journal cannot be read."""
 
-_numbers = itertools.count()
+_numbers = itertools.count(1)
 
 
 class Record:
@@ -21,18 +26,20 @@ class Record:
 
     Args:
         kind: What it says.
+        source: The journal, as its events name it.
         data: More about it.
     """
 
-    def __init__(self, kind: str, **data: object) -> None:
+    def __init__(self, kind: str, source: str, **data: object) -> None:
         self.kind = kind
         envelope = {
             "specversion": "1.0",
-            "id": f"{kind}-{next(_numbers)}",
-            "source": "/asyncrunner/stream",
+            "id": str(-next(_numbers)),
+            "source": source,
             "type": type_of(kind, 1),
             "kind": kind,
             "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "monotonicns": str(time.monotonic_ns()),
             "data": data,
         }
         self.json = json.dumps(envelope, separators=(",", ":")).encode()
@@ -44,28 +51,29 @@ class Record:
         return b"event: %b\ndata: %b\n\n" % (self.kind.encode(), self.json)
 
 
-def gap_record(gap: Gap) -> Record:
+def gap_record(source: str, gap: Gap) -> Record:
     """Return what says that events are not in the journal any more."""
     return Record(
         "stream_gap",
+        source,
         after=None if gap.after is None else str(gap.after),
         first=str(gap.first),
         reason="the journal is bounded, and these events were deleted",
     )
 
 
-def unknown_position_record(given: str) -> Record:
+def unknown_position_record(source: str, given: str) -> Record:
     """Return what says that a client's last position is none of this run: all is sent again."""
     return Record(
-        "stream_gap", after=given[:64], first=None, reason="this run has no such position"
+        "stream_gap", source, after=given[:64], first=None, reason="this run has no such position"
     )
 
 
-def left_out_record(count: int, last: str) -> Record:
+def left_out_record(source: str, count: int, last: str) -> Record:
     """Return what says that a client that is behind was not sent all telemetry up to a position."""
-    return Record("stream_left_out", count=count, up_to=last)
+    return Record("stream_left_out", source, count=count, up_to=last)
 
 
-def end_record(reason: Reason) -> Record:
+def end_record(source: str, reason: Reason) -> Record:
     """Return what ends a stream."""
-    return Record("stream_end", reason=reason)
+    return Record("stream_end", source, reason=reason)

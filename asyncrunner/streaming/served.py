@@ -100,6 +100,12 @@ class Served:
             raise NotFoundError("there is no such run")
         return runs[run]
 
+    def _id_of(self, folder: Path) -> str:
+        for run, (path, _) in self._known.items():
+            if path == folder:
+                return run
+        raise NotFoundError("this run has just been deleted")
+
     def series(self, folder: Path) -> RunSeries:
         """Return the metrics of a run; those of a few runs are kept."""
         with self._keeping:
@@ -152,7 +158,7 @@ class Served:
             # Rank 0 has one as soon as the run has begun; it may not be written yet.
             if rank and rank not in await anyio.to_thread.run_sync(ranks_in, folder):
                 raise NotFoundError(f"rank {rank} of this run has no journal")
-            feed = Feed(folder, rank)
+            feed = Feed(folder, self._id_of(folder), rank)
             await feed.prepare()
             self._feeds[folder, rank] = feed
             self._tasks.start_soon(feed.run)

@@ -77,7 +77,7 @@ class Wanted:
             try:
                 position = await _reached(Position.parse(self._last_id), feed)
             except ValueError:  # a browser would never connect again after an error
-                return None, unknown_position_record(self._last_id)
+                return None, unknown_position_record(feed.source, self._last_id)
             return position, None
         if self._since is None:
             return None, None
@@ -113,29 +113,29 @@ async def send_stream(
             async for item in items:
                 await sender.send(item)
                 if sender.is_too_slow:
-                    return await _end(served, "slow", sender)
+                    return await _end(served, feed, "slow", sender)
                 if isinstance(item, Chunk):
                     served.counts.events += len(item.lines)
         is_unreadable = feed.error or follower.error
-        return await _end(served, "unreadable" if is_unreadable else "server_ends", sender)
+        return await _end(served, feed, "unreadable" if is_unreadable else "server_ends", sender)
 
 
-async def _end(served: Served, reason: Reason, sender: Sender) -> None:
+async def _end(served: Served, feed: Feed, reason: Reason, sender: Sender) -> None:
     served.counts.ended[reason] = served.counts.ended.get(reason, 0) + 1
-    await sender.send(end_record(reason))
+    await sender.send(end_record(feed.source, reason))
 
 
 async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerator[Item]:
     while True:
         found = await follower.next(wanted.heartbeat_s)
         if isinstance(found, Gap):
-            yield gap_record(found)
+            yield gap_record(feed.source, found)
         elif isinstance(found, Chunk):
             chunk = found.only(wanted.filter)
             if wanted.coalesce and follower.is_behind:
                 chunk, left_out = _newest_of(chunk)
                 if left_out:
-                    yield left_out_record(left_out, str(chunk.last))
+                    yield left_out_record(feed.source, left_out, str(chunk.last))
             if chunk.lines:
                 yield chunk
         elif feed.is_over or follower.error:

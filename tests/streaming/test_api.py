@@ -124,6 +124,14 @@ def test_a_value_that_is_no_number_shows_however_much_it_is_down_sampled():
     assert sum(map(math.isnan, series.columns(10)["mean"])) == 1
 
 
+async def test_very_many_metrics_have_fewer_points_each(site: Site, run: Run):
+    many = {f"m{n}": 1.0 for n in range(5000)}
+    run.write(MetricsReady(iter=n, metrics=many) for n in range(20, 140))
+    reply = (await site.get("/v1/runs/latest/metrics?points=2048")).json()
+    assert len(reply["names"]) == 1000
+    assert sum(len(one["iter"]) for one in reply["metrics"].values()) <= 100_000
+
+
 def test_throughput_is_among_the_metrics(tmp_path: Path):
     run = Run(tmp_path / "a")
     run.write([ThroughputReady(iter=9, iters=10, seconds=2.0, iters_per_s=5.0)])

@@ -93,7 +93,7 @@ async def test_a_since_that_is_no_position_of_this_run_is_refused(tmp_path: Path
 async def test_a_position_that_is_in_the_file_and_was_not_read_yet_is_known(tmp_path: Path):
     run = Run(tmp_path / "a")
     run.iterate(5)
-    feed = Feed(run.path)
+    feed = Feed(run.path, run.id)
     await feed.prepare()
     run.iterate(5)  # another client may have read these from the file
     scope: dict[str, Any] = {"path": "", "query_string": b"since=0.7", "state": {}, "headers": []}
@@ -197,6 +197,9 @@ async def test_a_client_that_is_behind_may_leave_out_old_telemetry_and_is_told(t
     async with serving(tmp_path) as site, site.events("?coalesce=1") as events:
         note, *newest = await events.take(3)
     assert note.event == "stream_left_out"
+    told = parse(note.data)
+    assert (told.kind, told.run, told.attempt) == ("stream_left_out", run.id, 0)
+    assert told.seq < 0
     assert note.json()["data"] == {"count": 98, "up_to": "0.99"}
     assert seqs(newest) == [98, 99]
 
