@@ -3,16 +3,17 @@
 # General layout, from the bottom to the top; imports only go down:
 #
 #   asyncrunner_events   the events, and their form on the wire (pydantic only)
-#   bus, journal         delivery; a file of events (anyio, no torch)
-#   streaming            sinks that the journal is sent to, in a process of its own (no torch)
+#   bus, journal         delivery; the files of events (anyio, no torch)
+#   streaming, sinks     a server, and what brokers are sent: processes that read the journal (no torch)
+#   writers              the run's numbers, copied to where people look at them (no torch)
 #   device, checkpoint   waiting for the device; files that survive (torch)
 #   data                 samplers and data sets that come out the same in a resumed run
 #   optim                parameter groups, learning rates by batch size
-#   writers              the run's numbers, copied to where people look at them
-#   loops, evaluation    training, validation, test: every mount point in plain sight
-#   subscribers          what listens by default: console, progress, checkpointer
+#   iteration, loops     training: every mount point in plain sight; validation is in evaluation
+#   subscribers          console, progress, checkpointer; EMA, early stopping and others to choose from
 #   runner, running      model, optimizers, loops and a bus, put together; a run of them
-#   mmengine             MMEngine's hooks, unchanged, in our runner
+#   steering             commands to a run that is on, from outside
+#   mmengine, testing    MMEngine's hooks, unchanged; a kit for testing subscribers
 #   script, cli          `asyncrunner run train.py`
 
 from importlib import import_module

@@ -43,6 +43,7 @@ WITHOUT_TORCH = (
     "journal",
     "settings",
     "launch",
+    "sinks",
     "stopping",
     "streaming",
     "run_dir",
