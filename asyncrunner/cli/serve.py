@@ -1,6 +1,7 @@
 """`asyncrunner serve`: a page, streams and an API of runs, in a process that only reads."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Another name that it is reached by; repeatable."),
     ] = None,
+    allow_control: Annotated[
+        bool, typer.Option("--allow-control", help="Let who has the token steer runs, too.")
+    ] = False,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="End when standard input does.")
     ] = False,
@@ -36,7 +40,8 @@ def serve(
 ) -> None:
     """Show runs that are on, or were, to browsers and programs.
 
-    Reads what runs have written, and needs no torch. Every request needs the token, which is in
+    Reads what runs have written, and needs no torch; with --allow-control a POST to
+    /v1/runs/RUN/control steers a run that is on. Every request needs the token, which is in
     serve.token in PATH, or in the variable ASYNCRUNNER_SERVE_TOKEN.
     """
     import socket
@@ -53,7 +58,9 @@ def serve(
     listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
     if fd is None:
         typer.echo(page_line(listening, path), err=True)
-    ended_by = anyio.run(_serve, listening, path, token, (host, *(allow_host or ())), until_eof)
+    names = (host, *(allow_host or ()))
+    serving = partial(_serve, allow_control=allow_control, until_eof=until_eof)
+    ended_by = anyio.run(serving, listening, path, token, names)
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
 
@@ -63,6 +70,8 @@ async def _serve(
     path: Path,
     token: str,
     names: Sequence[str],
+    *,
+    allow_control: bool,
     until_eof: bool,
 ) -> int | None:
     import anyio
@@ -81,6 +90,7 @@ async def _serve(
             views=views(),
             token=token,
             names=names,
+            allow_control=allow_control,
             until=ending.event,
         )
         tasks.cancel_scope.cancel()

@@ -15,6 +15,7 @@ requests     what a client asks for, and the answer
 routes       a thing that can be asked for
 stream       one client's stream, whatever carries it
 pages        the page
+control      commands to a run that is on, where that is allowed
 security     who may ask for what
 app          from a request to its answer
 connections  sockets: how many, how long, how slow

@@ -11,6 +11,7 @@ import anyio.to_thread
 from .. import __version__
 from ..errors import AsyncRunnerError
 from .api import API
+from .control import CONTROL
 from .openapi import STREAM_PARAMETERS, document
 from .pages import PAGES
 from .prometheus import PROMETHEUS
@@ -69,6 +70,7 @@ class App:
             ),
             PROMETHEUS,
             *PAGES,
+            *((CONTROL,) if guard.allows_control else ()),
             Route("/openapi.json", "This document.", "application/json", self._openapi),
         )
 
@@ -112,6 +114,8 @@ class App:
         if refusal is not None:
             return self._refused(refusal)
         route, run = self._find(request.path)
+        if (route.method == "POST") != (request.method == "POST"):
+            return self._refused(_other_method(route))
         is_socket = scope["type"] == "websocket"
         if (route.carrier == "websocket") != is_socket:
             return self._refused(_NO_WEBSOCKET if is_socket else _WEBSOCKET)
@@ -121,6 +125,8 @@ class App:
             case "sse":
                 await serve_sse(self._served, run, request, receive, send)
             case "http":
+                if route.method == "POST":
+                    request.body = await _body(receive)
                 assert route.answer is not None
                 answer = partial(route.answer, self._served, request, run)
                 return await anyio.to_thread.run_sync(answer, limiter=self._threads)
@@ -143,6 +149,22 @@ class App:
         refused[refusal.status] = refused.get(refusal.status, 0) + 1
         headers = (*refusal.headers, (b"connection", b"close"))
         return Response(f"{refusal.reason}\n".encode(), status=refusal.status, headers=headers)
+
+
+def _other_method(route: Route) -> Refusal:
+    allow = "POST" if route.method == "POST" else "GET, HEAD"
+    return Refusal(405, f"this is for {allow}", ((b"allow", allow.encode()),))
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise BadRequestError("the body did not come to its end")
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
 
 
 async def _send(response: Response, send: Send, kind: str) -> None:

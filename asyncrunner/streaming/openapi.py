@@ -62,7 +62,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "asyncrunner serve", "version": version},
         "security": [{"bearer": []}, {"cookie": []}],
-        "paths": {route.path: {"get": _operation(route)} for route in routes},
+        "paths": {route.path: {route.method.lower(): _operation(route)} for route in routes},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},

@@ -36,6 +36,8 @@ class Request:
         self.method: str = scope.get("method", "GET")
         self.headers = {name.lower(): value for name, value in scope["headers"]}
         self.subprotocols: list[str] = scope.get("subprotocols", [])
+        self.body = b""
+        """What was sent, if anything may be."""
         self.connection: Any = scope["state"].get("connection")
         query: bytes = scope["query_string"]
         if len(query) > LONGEST_QUERY:

@@ -47,6 +47,8 @@ class Route:
     """What can be given."""
     carrier: Literal["http", "sse", "websocket"] = "http"
     """What carries the answer."""
+    method: Literal["GET", "POST"] = "GET"
+    """How it is asked for; HEAD is answered as GET is."""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:

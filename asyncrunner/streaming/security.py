@@ -3,8 +3,8 @@
 A page anywhere in the world can make a browser send requests to 127.0.0.1, so a server there is not
 out of reach. Four things keep it: `Host` must be a name of this server, else a domain that was
 pointed at 127.0.0.1 would do (421); `Origin`, where there is one, must be the server itself (403); only
-reading methods are known (405); and every request carries the token (401), in a header, or in a
-cookie that only this server's own pages send.
+reading methods are known (405), and POST of JSON (415) where control is allowed; and every request
+carries the token (401), in a header, or in a cookie that only this server's own pages send.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ TOKEN_FILE = "serve.token"
 TOKEN_VARIABLE = "ASYNCRUNNER_SERVE_TOKEN"
 SHORTEST_TOKEN = 32
 METHODS = ("GET", "HEAD")
+LARGEST_BODY = 16_384
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -74,9 +75,19 @@ class Guard:
         host: The address that is listened on; one that is not loopback is also reached by any
             literal IP address, which no domain can be pointed at.
         names: Other names that this server is reached by.
+        allow_control: Whether runs may be steered.
     """
 
-    def __init__(self, token: str, host: str = "127.0.0.1", names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        token: str,
+        host: str = "127.0.0.1",
+        names: Collection[str] = (),
+        *,
+        allow_control: bool = False,
+    ) -> None:
+        self.allows_control = allow_control
+        """Whether runs may be steered."""
         self._token = token.encode()
         self._names = _LOOPBACK_NAMES | {host.lower()} | {name.lower() for name in names}
         self._any_address = not is_loopback(host)
@@ -94,12 +105,15 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._is_ours(host):
             return Refusal(421, "Host is no name of this server: start it with --allow-host")
-        if method not in METHODS:
-            allow = ((b"allow", ", ".join(METHODS).encode()),)
-            return Refusal(405, f"only {' and '.join(METHODS)} are known", allow)
+        methods = (*METHODS, "POST") if self.allows_control else METHODS
+        if method not in methods:
+            allow = ((b"allow", ", ".join(methods).encode()),)
+            return Refusal(405, f"only {', '.join(methods)} are known", allow)
         origin = headers.get(b"origin")
         if origin is not None and not _is_same(origin.decode("latin-1"), host):
             return Refusal(403, "Origin is another site")
+        if method == "POST":
+            return _wrong_body(headers)
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
             return Refusal(413, "a request here has no body")
         return None
@@ -133,6 +147,18 @@ class Guard:
         if parts is None or parts.netloc != host or "@" in host or not parts.hostname:
             return False
         return parts.hostname in self._names or (self._any_address and _is_address(parts.hostname))
+
+
+def _wrong_body(headers: Mapping[bytes, bytes]) -> Refusal | None:
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content_type != b"application/json":  # what a form of another site cannot send
+        return Refusal(415, "Content-Type must be application/json")
+    length = headers.get(b"content-length", b"")
+    if b"transfer-encoding" in headers or not re.fullmatch(rb"[0-9]{1,6}", length):
+        return Refusal(411, "Content-Length is missing")
+    if int(length) > LARGEST_BODY:
+        return Refusal(413, f"a command has at most {LARGEST_BODY} bytes")
+    return None
 
 
 def is_loopback(host: str) -> bool:

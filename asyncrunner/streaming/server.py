@@ -40,6 +40,7 @@ async def serve(
     views: Views,
     token: str,
     names: Collection[str] = (),
+    allow_control: bool = False,
     until: anyio.Event,
 ) -> None:
     """Serve the runs in a folder.
@@ -50,9 +51,10 @@ async def serve(
         views: How what is known of one is found.
         token: What clients must show.
         names: Other names that the server is reached by.
+        allow_control: Whether runs may be steered.
         until: When it is set, streams send what there is, and the server ends.
     """
-    guard = Guard(token, listening.getsockname()[0], names)
+    guard = Guard(token, listening.getsockname()[0], names, allow_control=allow_control)
     async with anyio.create_task_group() as tasks, _closing(listening):
         served = Served(folder, views, tasks)
         server = _Server(_config(App(served, guard)))

@@ -71,6 +71,12 @@ class Site:
         headers.setdefault("connection", "close")
         return await self.ask(self.head(path, method, **headers))
 
+    async def post(self, path: str, body: bytes, /, **headers: str | None) -> Reply:
+        """Post JSON, and return the answer."""
+        headers.setdefault("content-type", "application/json")
+        headers.setdefault("content-length", str(len(body)))
+        return await self.ask(self.head(path, "POST", connection="close", **headers) + body)
+
     async def ask(self, request: bytes) -> Reply:
         """Send bytes, and return what comes until the connection is closed; status 0 is no answer."""
         received = b""
@@ -152,14 +158,14 @@ class Events:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncGenerator[Site]:
+async def serving(folder: Path, **options: Any) -> AsyncGenerator[Site]:
     """Serve a folder; in the end all streams are ended, and the port is free."""
     listening = listen("127.0.0.1", 0)
     until, site = anyio.Event(), Site(folder, listening.getsockname()[1])
     async with anyio.create_task_group() as tasks:
 
         async def run() -> None:
-            await serve(listening, folder, views=views(), token=TOKEN, until=until)
+            await serve(listening, folder, views=views(), token=TOKEN, until=until, **options)
 
         tasks.start_soon(run)
         try:
