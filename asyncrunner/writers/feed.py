@@ -10,6 +10,7 @@ from asyncrunner_events import (
     BeforeRun,
     BeforeTrain,
     Event,
+    HistogramsReady,
     MetricsReady,
     NormsReady,
     Position,
@@ -91,7 +92,9 @@ class Feed:
         batch: list[Record] = []
         for event in events:
             match event:
-                case MetricsReady() | NormsReady() | ThroughputReady():
+                case HistogramsReady() if not self.writer.takes_histograms:
+                    pass
+                case MetricsReady() | NormsReady() | ThroughputReady() | HistogramsReady():
                     record = None if self._has(event) else self._marks.pass_on(event)
                     if record is not None:
                         batch.append(record)

@@ -7,14 +7,21 @@ cannot, the iterations it has already are left out. In a run that resumes exactl
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from asyncrunner_events import MetricsReady, NormsReady, Stage, ThroughputReady
+from asyncrunner_events import (
+    HistogramsReady,
+    MetricsReady,
+    NormsReady,
+    Stage,
+    ThroughputReady,
+)
 
-from .writer import Record
+from .writer import HistogramRecord, Record
 
 __all__ = ["Marks", "Numbers", "record_of"]
 
-Numbers = MetricsReady | NormsReady | ThroughputReady
+Numbers = MetricsReady | NormsReady | ThroughputReady | HistogramsReady
 """What becomes a record."""
 
 _THROUGHPUT = (
@@ -72,7 +79,8 @@ def record_of(event: Numbers, global_iter: int) -> Record:
     What was measured beside the metrics is a data set of its own, `throughput` or `norms`: it comes at other
     iterations.
     """
-    return Record(
+    kind = HistogramRecord if isinstance(event, HistogramsReady) else Record
+    return kind(
         global_iter=global_iter,
         epoch=event.epoch,
         iter=event.iter,
@@ -84,6 +92,7 @@ def record_of(event: Numbers, global_iter: int) -> Record:
         time_ns=event.time_ns,
         attempt=event.attempt,
         seq=event.seq,
+        **_histograms(event),
     )
 
 
@@ -95,6 +104,8 @@ def _dataset(event: Numbers) -> str:
             return "norms" if event.optimizer == "default" else f"norms/{event.optimizer}"
         case ThroughputReady():
             return "throughput"
+        case HistogramsReady():
+            return f"histograms/{event.optimizer}"
 
 
 def _metrics(event: Numbers) -> Mapping[str, float]:
@@ -108,6 +119,16 @@ def _metrics(event: Numbers) -> Mapping[str, float]:
         case ThroughputReady():
             values = {name: getattr(event, name) for name in _THROUGHPUT}
             return {name: value for name, value in values.items() if value is not None}
+        case HistogramsReady():
+            return {}
+
+
+def _histograms(event: Numbers) -> dict[str, Any]:
+    if not isinstance(event, HistogramsReady):
+        return {}
+    each = {"gradients": event.gradients, "weights": event.weights}
+    named = {f"{what}/{name}": one for what in each for name, one in each[what].items()}
+    return {"histograms": named}
 
 
 def _times(event: Numbers) -> Mapping[str, float]:

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from asyncrunner_events import Histogram
+
 from ..errors import ConfigurationError
 from .needs import flat, library
-from .writer import Record, Run, Status, Writer
+from .writer import HistogramRecord, Record, Run, Status, Writer
 
 __all__ = ["TensorBoard"]
 
@@ -31,6 +33,7 @@ class TensorBoard(Writer):
 
     name: ClassVar[str] = "tensorboard"
     sends_again: ClassVar[bool] = True
+    takes_histograms: ClassVar[bool] = True
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._given = None if folder is None else Path(folder)
@@ -70,10 +73,12 @@ class TensorBoard(Writer):
     def write(self, records: Sequence[Record]) -> None:
         """Add a point to the chart of each number."""
         for record in records:
-            scalars = [
+            values: list[dict[str, Any]] = [
                 {"tag": name, "simple_value": value} for name, value in record.named().items()
             ]
-            self._add(record.time_ns / 1e9, step=record.global_iter, summary={"value": scalars})
+            if isinstance(record, HistogramRecord):
+                values += [{"tag": t, "histo": _histogram(h)} for t, h in record.histograms.items()]
+            self._add(record.time_ns / 1e9, step=record.global_iter, summary={"value": values})
         self._file.flush()
 
     def rewind(self, global_iter: int) -> bool:
@@ -95,6 +100,23 @@ class TensorBoard(Writer):
     def _add(self, wall_time: float, **fields: Any) -> None:
         event = self._protos.Event(wall_time=wall_time, **fields)
         self._file.write(event.SerializeToString())
+
+
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    """Return the fields of TensorBoard's HistogramProto; sums are those of the parts' middles."""
+    counts, count = histogram.counts, sum(histogram.counts)
+    width = (histogram.high - histogram.low) / len(counts) if count else 0.0
+    limits = [histogram.low + width * (n + 1) for n in range(len(counts))] if count else [0.0]
+    middles = [limit - width / 2 for limit in limits]
+    return {
+        "min": histogram.low if count else 0.0,
+        "max": histogram.high if count else 0.0,
+        "num": count,
+        "sum": sum(n * x for n, x in zip(counts, middles, strict=False)),
+        "sum_squares": sum(n * x * x for n, x in zip(counts, middles, strict=False)),
+        "bucket_limit": limits,
+        "bucket": counts if count else [0.0],
+    }
 
 
 def _hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from asyncrunner_events import Stage
+from asyncrunner_events import Histogram, Stage
 
-__all__ = ["Record", "Run", "Status", "Writer"]
+__all__ = ["HistogramRecord", "Record", "Run", "Status", "Writer"]
 
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 """How a run ended: `stopped` was asked to, `interrupted` was cut off."""
@@ -55,6 +55,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramRecord(Record):
+    """A record without numbers, for a writer that `takes_histograms`."""
+
+    histograms: Mapping[str, Histogram] = field(default_factory=dict[str, Histogram])
+    """By name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The run whose numbers come, and what of them the writer has already."""
 
@@ -83,6 +91,8 @@ class Writer(ABC):
 
     name: ClassVar[str]
     """What `--log` and reports call it."""
+    takes_histograms: ClassVar[bool] = False
+    """Whether it is given each `HistogramRecord`, too."""
     sends_again: ClassVar[bool] = False
     """Whether, when it is opened again, what it has from `redo_from` on is to come again, because
     it drops it; otherwise only what follows `taken` comes."""
