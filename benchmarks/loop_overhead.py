@@ -81,6 +81,8 @@ def with_runner(
         train=EpochTrainLoop(batches, train_step, max_epochs=1),
         device=device,
         run_dir=run_dir,
+        checkpoint=None,
+        resume="never",  # the same directory comes again in every round
         journal="all" if journal == "all" else "epochs" if journal == "epochs" else "off",
         progress="none",
     )
