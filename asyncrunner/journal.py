@@ -181,8 +181,9 @@ class Journal:
         if not self._closed.add():
             self._size = 0  # no event in it has a position: tried again as much later
             return
-        os.close(self._fd)
-        self._open()
+        before = self._fd
+        self._open()  # if that fails, the one before can still be written to
+        os.close(before)
         self._closed.tidy()
 
     def _flush_later(self) -> None:

@@ -86,7 +86,8 @@ def run_outputs(
                 path=run_dir,
                 config=plain_config(config),
             )
-            path = opened.journal if opened and journal != "off" else None
+            has_journal = (settings.journal or journal) != "off"
+            path = opened.journal if opened and has_journal else None
             at_work = writing(bus, writers, started, journal=path, every=log_every)
             closing.callback(_say_what_is_left, (begun := list[Writing]()), said)
             begun.extend(closing.enter_context(at_work))

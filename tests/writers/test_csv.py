@@ -147,3 +147,12 @@ def test_names_with_commas_quotes_and_line_breaks_are_columns_all_the_same(tmp_p
 
     trained(tmp_path, "csv", train=epochs(2, step=step)).run()
     assert [row['train/a,"b" c'] for row in table(tmp_path / "logs" / "train.csv")] == ["1.5"] * 4
+
+
+def test_without_a_journal_by_setting_the_numbers_come_from_the_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ASYNCRUNNER_JOURNAL", "off")
+    trained(tmp_path, "csv").run()
+    assert not (tmp_path / "events.jsonl").exists()
+    assert len((tmp_path / "logs" / "train.csv").read_text().splitlines()) == 1 + 6
