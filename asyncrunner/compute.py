@@ -75,14 +75,15 @@ class Compute:
         if mode == "thread":
             self._move()
 
-    async def __call__(self, step: Coroutine[Any, Any, T]) -> T:
-        """Run a step, and return what it returns.
+    def __call__(self, step: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Return what runs a step, and what it returns, when it is awaited.
 
         If the caller is cancelled while the thread computes, it is let come to a point first:
         what cleans up must not meet a model that is still being changed.
         """
-        if not self.in_thread:
-            return await step
+        return self._beside(step) if self.in_thread else step
+
+    async def _beside(self, step: Coroutine[Any, Any, T]) -> T:
         self._wanted = frozenset(t for t in GRADIENT_POINTS if self._bus.wants(t))
         return await self._driven(step)
 

@@ -37,7 +37,6 @@ from .training.batches import (
     batches,
     number_of_batches,
     open_loader,
-    unless_stopping,
 )
 from .training.brackets import bracket
 from .training.metrics import Computed, begin, metrics_of, numbers_of
@@ -152,7 +151,7 @@ class TestLoop:
 
         done = 0
         begin(self._metrics, state.device)
-        every = unless_stopping(batches(loader, self.stage, limit=limit), lambda: state.stopping)
+        every = batches(loader, self.stage, limit=limit, is_stopping=lambda: state.stopping)
         async with aclosing(every) as epoch:
             async for batch_idx, batch in epoch:
                 if state.stopping:

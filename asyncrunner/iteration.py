@@ -86,16 +86,17 @@ class TrainLoop:
         self, state: RunState, batch_idx: int, num_batches: int | None, batch: Any, began: float
     ) -> None:
         """Train on one batch; `began` is when fetching it did."""
-        publish, bus, compute = state.bus.publish, state.bus, state.compute
+        bus, compute, progress = state.bus, state.compute, state.bus.progress
+        publish = bus.publish
         fetched, blocked = time.perf_counter(), bus.blocking_ns
         await publish(BeforeTrainIter, batch_idx=batch_idx, num_batches=num_batches, batch=batch)
         batch = to_device(batch, state.device)
+        is_reported = bus.wants(MetricsReady)
         # A schedule may set the next iteration's in the one that it steps after.
-        lr = state.learning_rates() if bus.wants(MetricsReady) else {}
+        lr = state.learning_rates() if is_reported else {}
         outputs = await compute(self._update(state, batch_idx, num_batches, batch))
-        state.completed = (state.epoch, state.iter + 1)
-        blocked_inside_s = (bus.blocking_ns - blocked) / 1e9
-        step_time_s = time.perf_counter() - fetched - blocked_inside_s
+        state.completed = (progress["epoch"], progress["iter"] + 1)
+        step_time_s = time.perf_counter() - fetched - (bus.blocking_ns - blocked) / 1e9
         if compute.is_measuring:
             compute.measured(step_time_s)
         if state.host_waits:
@@ -108,7 +109,7 @@ class TrainLoop:
                 batch=batch,
                 outputs=detached(outputs),
             )
-        if bus.wants(MetricsReady):
+        if is_reported:
             state.copy_to_host(
                 scalars_in(outputs),
                 lr=lr,
@@ -123,7 +124,7 @@ class TrainLoop:
             await state.publish_landed()
         if state.safe_point:
             await state.safe_point.reach()
-        state.iter += 1
+        progress["iter"] += 1
         await state.pace.keep()  # background subscribers run here, while the device works
 
     async def _update(

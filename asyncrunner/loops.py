@@ -37,7 +37,7 @@ from typing import Any
 from asyncrunner_events import AfterTrain, AfterTrainEpoch, BeforeTrain, BeforeTrainEpoch
 
 from .iteration import TrainLoop
-from .training.batches import Loader, batches, number_of_batches, unless_stopping
+from .training.batches import Loader, batches, number_of_batches
 from .training.brackets import bracket
 from .training.optimize import Gradients
 from .training.randomness import unchanged
@@ -102,7 +102,8 @@ class EpochTrainLoop(TrainLoop):
         async with aclosing(_rest_of_pass(state, loader, state.epoch)) as epoch:
             async for batch_idx, batch in epoch:
                 await self._train_iter(state, batch_idx, num_batches, batch, began)
-                await self._validate(state, within_epoch=True)
+                if state.val:
+                    await self._validate(state, within_epoch=True)
                 if state.is_epoch_ending:
                     return True
                 if state.stopping:
@@ -165,7 +166,8 @@ class IterTrainLoop(TrainLoop):
         async with aclosing(_rest_of_pass(state, loader, state.position.number)) as rest:
             async for _, batch in rest:
                 await self._train_iter(state, state.iter, max_iters, batch, began)
-                await self._validate(state)
+                if state.val:
+                    await self._validate(state)
                 if state.iter == max_iters or state.stopping:
                     return False
                 began = time.perf_counter()
@@ -176,6 +178,12 @@ def _rest_of_pass(state: RunState, loader: Loader, number: int) -> AsyncGenerato
     """Yield index and batch of a pass over the loader, from where a run is resumed."""
     position = state.position
     start = position.begin(loader, number, state.iter)
-    limit, passed_over = state.limit("train"), position.passed_over
-    rest = batches(loader, "train", start=start, limit=limit, passed_over=passed_over)
-    return unless_stopping(rest, lambda: state.stopping)
+    limit = state.limit("train")
+    return batches(
+        loader,
+        "train",
+        start=start,
+        limit=limit,
+        passed_over=position.passed_over,
+        is_stopping=lambda: state.stopping,
+    )

@@ -95,6 +95,7 @@ async def batches(
     start: int = 0,
     limit: int | None = None,
     passed_over: Callable[[], None] = lambda: None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield index and batch of one epoch, from `start` on, up to `limit`.
 
@@ -104,51 +105,52 @@ async def batches(
         start: How many to pass over; without loading them, if the loader lets us.
         limit: The most batches of an epoch.
         passed_over: Called when that is done, and before the next batch is loaded.
+        is_stopping: Whether the run is to stop: a loader that fails then is at its end, because
+            what stops a run may have stopped the loader's workers too.
 
     Raises:
         ConfigurationError: If the loader gives no batch at all.
     """
-    batch_idx, read = start - 1, 0
-    if isinstance(loader, AsyncIterable):
-        if has_state(loader):  # it goes on behind those that were used
-            passed_over()
-            read = start
-        most = None if limit is None else max(0, limit - read)
-        async with aclosing(_from_async(loader, most)) as epoch:
-            async for batch in epoch:
-                read += 1
-                if read == start:
-                    passed_over()
-                if read > start:
+    batch_idx = start - 1
+    try:
+        if isinstance(loader, AsyncIterable):
+            async with aclosing(_rest_of_async(loader, start, limit, passed_over)) as epoch:
+                async for batch in epoch:
                     batch_idx += 1
                     yield batch_idx, batch
-    else:
-        rest = _from(loader, start, passed_over)
-        for batch in islice(rest, None if limit is None else max(0, limit - start)):
-            batch_idx += 1
-            yield batch_idx, batch
-    if batch_idx < 0:
+        else:
+            rest = _from(loader, start, passed_over)
+            for batch in islice(rest, None if limit is None else max(0, limit - start)):
+                batch_idx += 1
+                yield batch_idx, batch
+    except Exception as error:
+        if not is_stopping():
+            raise
+        logger.warning("the loader failed while the run was being stopped: %s", error)
+        return
+    if batch_idx < 0 and not is_stopping():
         hint = ""
         if isinstance(loader, Iterator | AsyncIterator):
             hint = ": an iterator gives its batches once, give a function that makes a new one"
         raise ConfigurationError(f"the {what} loader is empty, {loader!r} gave no batch{hint}")
 
 
-async def unless_stopping(
-    stream: AsyncGenerator[tuple[int, Any]], is_stopping: Callable[[], bool]
-) -> AsyncGenerator[tuple[int, Any]]:
-    """Yield what the stream does; once the run is to stop, a loader that fails is at its end.
-
-    What stops a run may have stopped the loader's workers too.
-    """
-    async with aclosing(stream):
-        try:
-            async for item in stream:
-                yield item
-        except Exception as error:
-            if not is_stopping():
-                raise
-            logger.warning("the loader failed while the run was being stopped: %s", error)
+async def _rest_of_async(
+    loader: AsyncIterable[Any], start: int, limit: int | None, passed_over: Callable[[], None]
+) -> AsyncGenerator[Any, None]:
+    """Yield the batches of one epoch without the first `start`."""
+    read = 0
+    if has_state(loader):  # it goes on behind those that were used
+        passed_over()
+        read = start
+    most = None if limit is None else max(0, limit - read)
+    async with aclosing(_from_async(loader, most)) as epoch:
+        async for batch in epoch:
+            read += 1
+            if read == start:
+                passed_over()
+            if read > start:
+                yield batch
 
 
 def _from(loader: Iterable[Any], start: int, passed_over: Callable[[], None]) -> Iterator[Any]:
