@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -20,10 +21,18 @@ from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import AfterTrainIter, ResumeInexact
 from asyncrunner.training.modules import compile_modules, modules_at, outermost, recompute_modules
 
-# torch hides this warning of its own while it compiles, unless warnings are errors.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+# Torch's own warnings while it compiles.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning"),
+]
 
-BACKENDS = ["eager", "aot_eager"]
+needs_compiler = pytest.mark.skipif(which("g++") is None, reason="inductor needs a C++ compiler")
+BACKENDS = [
+    "eager",
+    "aot_eager",
+    pytest.param("inductor", marks=[needs_compiler, pytest.mark.soak]),
+]
 
 
 class Block(nn.Module):
