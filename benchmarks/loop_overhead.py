@@ -6,6 +6,8 @@ One model, one batch, one optimizer. The bare loop and the runner take turns, ro
 one process, so that a machine that gets slower slows both. Printed are medians over the rounds of
 the time per iteration and of its difference to the bare loop of the same round. The cases:
 
+- `async`: no runner at all: batches from an async generator, one coroutine awaited in an iteration,
+  and the counters and clocks that any runner reads; what such a loop costs in any case.
 - `nothing`: no subscriber, no journal, no progress.
 - `typical`: three subscribers that count (two coroutines, one plain function, on `BeforeTrainIter`
   and `AfterTrainIter`), and one that logs `MetricsReady` every 10 iterations.
@@ -20,12 +22,13 @@ the bare loop as well, because this process may run on a slower machine.
 """
 
 import argparse
+import asyncio
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -61,6 +64,36 @@ def bare(batches: list[Batch], device: str) -> None:
         loss.backward()  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
         optimizer.step()
         optimizer.zero_grad()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def in_async_loop(batches: list[Batch], device: str) -> None:
+    """Train in an async loop that has no more in it than any runner must."""
+    model, optimizer = fresh(device)
+    model.train()
+    counts = {"iter": 0}
+
+    async def loaded() -> AsyncGenerator[tuple[int, Batch]]:
+        for numbered in enumerate(batches):
+            yield numbered
+
+    async def iteration(batch: Batch) -> Tensor:
+        began = time.perf_counter()
+        loss = train_step(model, batch)
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]  # untyped in torch
+        optimizer.step()
+        optimizer.zero_grad()
+        counts["iter"] += 1
+        if time.perf_counter() - began > 60:
+            await asyncio.sleep(0)
+        return loss
+
+    async def train() -> None:
+        async for _, batch in loaded():
+            await iteration(batch)
+
+    asyncio.run(train())
     if device != "cpu":
         torch.accelerator.synchronize()
 
@@ -139,6 +172,7 @@ def measure(
 
         cases: dict[str, Callable[[], None]] = {
             "bare": lambda: bare(batches, device),
+            "async": lambda: in_async_loop(batches, device),
             "nothing": lambda: with_runner(batches, device),
             "typical": lambda: with_runner(batches, device, subscribe=typical),
             "probe, off": lambda: with_runner(batches, device, subscribe=probed(iterations + 1)),
