@@ -21,7 +21,6 @@ What holds, each with a test:
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from threading import get_ident
@@ -35,7 +34,7 @@ from .delivery.background import Background
 from .delivery.causation import INSIDE, Circles, Link
 from .delivery.clock import Clock
 from .delivery.deferred import Deferred
-from .delivery.drain import DrainReport
+from .delivery.drain import Drain, DrainReport
 from .delivery.failures import Fatal, ends_task, follow_policy, graver, logger, report_slow
 from .delivery.outlet import put_into
 from .delivery.stamp import Stamps
@@ -84,7 +83,6 @@ class Bus(Subscribing):
         """Background subscribers with something to do: while there are any, give the event loop
         a turn now and then."""
         self.held_up: set[Background] = set()
-        self.ended = asyncio.Event()
         self.open_s = 0.0
         """Seconds that the bus has been open, until it was last closed."""
         self.blocking_ns = 0
@@ -92,14 +90,11 @@ class Bus(Subscribing):
         self.snapshot = snapshot
         stamps = self._stamps = Stamps(run, attempt, rank, counters, clock)
         self._id, self._stamp, self.identify = stamps.bus, stamps.stamp, stamps.identify
-        self._deferred = Deferred()
-        self._turns = Turns(self._deferred, is_open=False)
+        self._begin(Deferred(), is_open=False)
         self._circles = Circles()
         self._tasks = Tasks()
         self._fatal = Fatal()
         self.fail = self._fatal.add
-        self._draining: anyio.CancelScope | None = None
-        self._drain_limit_s = math.inf
         self._opener: asyncio.Task[Any] | None = None
         self._opened = 0.0
 
@@ -249,15 +244,18 @@ class Bus(Subscribing):
 
     # Opening and closing
 
+    def _begin(self, deferred: Deferred, *, is_open: bool) -> None:
+        self._deferred, self.ended = deferred, asyncio.Event()
+        self._turns = Turns(deferred, is_open=is_open)
+        self._drain = Drain(self.working, self._announce_drops, deferred, self._turns, self.ended)
+
     async def __aenter__(self) -> Self:
         if self._loop is not None and not self._loop.is_closed():
             raise AsyncRunnerError("the bus is open already")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._opener = asyncio.current_task()
         self._opened = time.monotonic()
-        self._drain_limit_s = math.inf
-        self._deferred, self.ended = Deferred(self._loop), asyncio.Event()
-        self._turns = Turns(self._deferred, is_open=True)
+        self._begin(Deferred(self._loop), is_open=True)
         self._tasks.start(self._deliver_while_nobody_publishes(), "asyncrunner bus")
         for outlet in self._routes.subscriptions.values():
             if isinstance(outlet, Background):
@@ -268,14 +266,14 @@ class Bus(Subscribing):
         began = time.monotonic()
         try:
             with anyio.CancelScope(shield=True):
-                await self.drain(min(self.drain_s, self._drain_limit_s))
+                await self.drain(self.drain_s)
         finally:
             self._loop = None
             self.open_s += time.monotonic() - self._opened
             self._turns.close()
             self._deferred.close()
             self._routes.close_streams()
-            self.drained = report = self._report(time.monotonic() - began)
+            self.drained = report = self._drain.report(time.monotonic() - began)
             if report.undelivered:
                 logger.error("not done when the bus was closed: %s", report.undelivered)
             with anyio.CancelScope(shield=True):
@@ -307,30 +305,14 @@ class Bus(Subscribing):
         self._turns.check_open()
         if self.is_inside():
             raise AsyncRunnerError("a subscriber that drains the bus would wait for itself")
-        began = time.monotonic()
-        with anyio.move_on_after(timeout_s) as self._draining:
-            while self._has_undelivered():
-                self.ended.clear()
-                if self._deferred.events or self._turns.is_taken:
-                    self._deferred.wake()
-                await self.ended.wait()
-        self._draining = None
-        return self._report(time.monotonic() - began)
+        return await self._drain.wait(timeout_s)
 
     def limit_drain(self, seconds: float) -> None:
         """Wait at most so long for background subscribers, from now on, until the bus is closed."""
-        self._drain_limit_s = min(self._drain_limit_s, seconds)
-        if self._draining is not None and self._loop is not None:
-            # anyio's clock; it cannot be asked outside of a task, where signals are told.
-            deadline = self._loop.time() + seconds
-            self._draining.deadline = min(self._draining.deadline, deadline)
+        if self._loop is not None:
+            self._drain.limit(seconds, self._loop)
 
-    def _has_undelivered(self) -> bool:
+    def _announce_drops(self) -> None:
         for outlet in self._routes.subscriptions.values():
             if outlet is not None:
                 outlet.announce_drops(all_of_them=True)
-        return bool(self.working or self._deferred.events or self._turns.is_taken)
-
-    def _report(self, elapsed_s: float) -> DrainReport:
-        working = (background.subscription for background in self.working)
-        return DrainReport.of(working, len(self._deferred.events), elapsed_s)
