@@ -31,6 +31,9 @@ __all__ = ["run"]
 # What says that a run could not begin as it was asked to; anything else is raised by training.
 _REFUSALS = (ConfigurationError, RunDirError, ScriptError, SubscriptionError)
 
+_USAGE = 2
+"""The exit code of a script that refuses its arguments, argparse's and click's."""
+
 _Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="The script: train.py, or train.py:name.")
 ]
@@ -108,6 +111,7 @@ _Config = Annotated[
 
 
 def run(
+    ctx: typer.Context,
     target: _Target,
     script_args: _ScriptArgs = None,
     run_dir: _RunDir = None,
@@ -165,7 +169,7 @@ def run(
         json_stdout=json or None,
     )
     os.environ.update(settings.to_environment())
-    report = _Report(target, settings)
+    report = _Report(target, settings, ctx.command.params)
     with _events_alone_on_stdout(settings.json_stdout):
         _start(report, target, without_separator(script_args), config)
         report.finished()
@@ -180,9 +184,10 @@ def without_separator(script_args: Sequence[str] | None) -> list[str]:
 class _Report:
     """What is said about a run, and where."""
 
-    def __init__(self, target: str, settings: "Settings") -> None:
+    def __init__(self, target: str, settings: "Settings", options: Sequence[object]) -> None:
         self._target = target
         self._settings = settings
+        self._options = options
         self._is_chosen = False
         self._runner: Any = None
 
@@ -201,6 +206,17 @@ class _Report:
         if not self._is_chosen:
             self.say(f"run: {what}")
         self._is_chosen = True
+
+    def misplaced(self, args: Sequence[str]) -> str | None:
+        """Return a note if the script was given options that are the run's."""
+        from .misplaced import command_meant
+
+        meant = command_meant(self._options, self._target, args)
+        return meant and f"note: options of the run come before the script: {meant}"
+
+    def point_out(self, args: Sequence[str]) -> None:
+        if note := self.misplaced(args):
+            typer.echo(note, err=True)
 
     def starts(self, runner: Any) -> None:
         self.chosen(f"{self._target} (a script that starts its run itself)")
@@ -242,8 +258,14 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
             report.chosen(str(found))
             found.run(_table(config))
             report.stopped(signals)
-        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as error:
             report.stopped(signals)
+            if isinstance(error, SystemExit) and error.code == _USAGE:
+                report.point_out(args)
+            raise
+        except ScriptError as error:
+            if note := report.misplaced(args):
+                error.add_note(note)
             raise
         except (typer.Exit, *_REFUSALS):
             raise

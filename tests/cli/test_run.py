@@ -173,3 +173,28 @@ def test_json_leaves_stdout_to_events(process: Command, write: Write, train: str
     assert any("after_run" in kind for kind in kinds)
     assert "words of the script" in done.err
     assert "run: train.py:build" in done.err
+
+
+ARGPARSE = """\
+import argparse
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr")
+    parser.parse_args()
+"""
+
+
+def test_options_of_the_run_behind_a_script_that_refuses_them_are_pointed_out(
+    command: Command, write: Write, train: str
+):
+    meant = "note: options of the run come before the script: asyncrunner run {} train.py --lr 1\n"
+    for script in (train, ARGPARSE):
+        done = command("run", write(script), "--lr", "1", "--log", "csv", "--max-epochs=2")
+        assert done.code == 2
+        assert meant.format("--log csv --max-epochs=2") in done.err
+        done = command("run", write(script), "--serve", "--lr", "1")
+        assert meant.format("--serve") in done.err
+        done = command("run", write(script), "--lrr", "1")
+        assert done.code == 2
+        assert "note:" not in done.err
