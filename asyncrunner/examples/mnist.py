@@ -93,6 +93,7 @@ async def main(report: str | None = None, epochs: int = 8) -> dict[str, float]:
         ),
         val=ValLoop(DataLoader(val, batch_size=250), val_step),
         test=TestLoop(DataLoader(test, batch_size=250), val_step),
+        run_dir="runs/mnist",
         seed=0,
     )
     if report is not None:

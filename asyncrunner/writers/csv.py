@@ -44,7 +44,7 @@ class CSV(Writer):
         self._folder = self._given or (run_dir and run_dir / "logs")
         if self._folder is None:
             raise ConfigurationError(
-                'the writer "csv" needs a run directory, or a folder: CSV("logs")'
+                'the writer "csv" needs a run directory (--run-dir DIR), or a folder: CSV("logs")'
             )
 
     def open(self, run: Run) -> int | None:

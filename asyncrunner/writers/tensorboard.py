@@ -49,7 +49,7 @@ class TensorBoard(Writer):
         self._folder = self._given or (run_dir and run_dir / "tensorboard")
         if self._folder is None:
             raise ConfigurationError(
-                'the writer "tensorboard" needs a run directory, or a folder: '
+                'the writer "tensorboard" needs a run directory (--run-dir DIR), or a folder: '
                 'TensorBoard("tensorboard")'
             )
 

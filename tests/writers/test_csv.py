@@ -133,7 +133,9 @@ def test_other_tables_in_the_folder_are_left_alone(tmp_path: Path):
 
 
 def test_without_a_run_directory_it_needs_a_folder(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match='"csv" needs a run directory, or a folder'):
+    with pytest.raises(
+        ConfigurationError, match=r'"csv" needs a run directory \(--run-dir DIR\), or'
+    ):
         trained(None, "csv").run()
     trained(None, CSV(tmp_path)).run()
     assert len(points_in(tmp_path)) == 9
