@@ -29,6 +29,7 @@ from asyncrunner.__main__ import main as command
 from asyncrunner.checkpoint import read_checkpoint
 from asyncrunner.checkpoint.difference import differences
 from asyncrunner.checkpoint.manifest import Manifest, find_checkpoints
+from asyncrunner.checkpoint.retention import leftovers
 from asyncrunner.events import CheckpointSaved
 from asyncrunner.journal import read as read_journal
 from asyncrunner.launch import watching
@@ -122,14 +123,17 @@ def lost(run_dir: Path) -> list[str]:
     if not journal.exists():
         return []
     promised = [event for event in read_journal(journal) if isinstance(event, CheckpointSaved)]
-    there, _ = find_checkpoints(run_dir / "checkpoints")
+    folder = run_dir / "checkpoints"
+    there, _ = find_checkpoints(folder)
     manifests = [one.manifest for one in there]
-    return [one.path for one in promised if not _is_kept(one, manifests)]
+    # Killed between the two renames of a replacement: the next run, and who reads it, find this one.
+    aside = {one.restored: one.path for one in leftovers(folder) if one.restored is not None}
+    manifests += [Manifest.read(path) for path in aside.values()]
+    gone = [one for one in promised if not Path(one.path).exists() and Path(one.path) not in aside]
+    return [one.path for one in gone if not _has_newer(one, manifests)]
 
 
-def _is_kept(saved: CheckpointSaved, there: list[Manifest]) -> bool:
-    if Path(saved.path).exists():
-        return True
+def _has_newer(saved: CheckpointSaved, there: list[Manifest]) -> bool:
     alike = [one for one in there if one.purpose == saved.purpose]
     if saved.purpose == "best":
         metric = "plain/error"
