@@ -102,11 +102,17 @@ class Images:
         path = self._where() / tag / f"{_name_of(event)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, png_of(grid_of(pictures, self._columns)))
-        self._run.bus.publish_threadsafe(
-            ImageSaved(
-                path=str(path), tag=tag, epoch=event.epoch, iter=event.iter, stage=event.stage
-            )
+        saved = ImageSaved(
+            path=str(path),
+            tag=tag,
+            batch_idx=getattr(event, "batch_idx", None),
+            epoch=event.epoch,
+            iter=event.iter,
+            max_epochs=event.max_epochs,  # as it was then: the run may be over
+            max_iters=event.max_iters,
+            stage=event.stage,
         )
+        self._run.bus.publish_threadsafe(saved)
 
     def _where(self) -> Path:
         run_dir = self._run.state.run_dir

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .needs import library
-from .writer import Record, Run, Status, Writer
+from .needs import counts_and_edges, library
+from .writer import HistogramRecord, PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["Trackio"]
 
@@ -30,6 +30,8 @@ class Trackio(Writer):
     """
 
     name: ClassVar[str] = "trackio"
+    takes_histograms: ClassVar[bool] = True
+    takes_pictures: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -48,12 +50,13 @@ class Trackio(Writer):
         """Import trackio."""
         self._trackio = library("trackio", extra="trackio")
         self._storage = library("trackio.sqlite_storage", extra="trackio").SQLiteStorage
-        self._resolve = library("trackio.utils", extra="trackio").resolve_space_id_and_server_url
+        self._media = library("trackio.media.utils", extra="trackio")
+        self._utils = library("trackio.utils", extra="trackio")
 
     def open(self, run: Run) -> int | None:
         """Begin the run, or go on with it."""
         self._run, self._config = run, dict(run.config)
-        space_id, server_url = self._resolve(*self._given)
+        space_id, server_url = self._utils.resolve_space_id_and_server_url(*self._given)
         if space_id or server_url:
             self._remote = self._trackio.init(
                 self._project,
@@ -68,12 +71,12 @@ class Trackio(Writer):
             )
             return None
         is_new = self._storage.get_last_step(self._project, run=run.id) is None
-        return -1 if is_new else None
+        return 0 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Store a row for each record."""
         assert self._run is not None
-        rows = [record.named() | {"epoch": record.epoch, "iter": record.iter} for record in records]
+        rows = [self._row(record) for record in records]
         if self._remote is not None:
             for record, row in zip(records, rows, strict=True):
                 self._remote.log(row, step=record.global_iter)
@@ -88,6 +91,30 @@ class Trackio(Writer):
             log_ids=[f"{self._run.id}/{record.attempt}/{record.seq}" for record in records],
         )
         self._config = None
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        row: dict[str, Any] = {**record.named(), "epoch": record.epoch, "iter": record.iter}
+        if isinstance(record, HistogramRecord):
+            for name, histogram in record.histograms.items():
+                if (parts := counts_and_edges(histogram)) is not None:
+                    shown = self._trackio.Histogram(np_histogram=parts)
+                    row[name] = shown if self._remote else shown._to_dict()
+        if isinstance(record, PictureRecord) and (png := record.png()) is not None:
+            row[record.name] = (
+                self._trackio.Image(record.path) if self._remote else self._stored(record, png)
+            )
+        return row
+
+    def _stored(self, record: Record, png: bytes) -> dict[str, Any]:
+        """Put the picture where trackio has them, under a name that is the same the next time."""
+        assert self._run is not None
+        folder = self._media.get_project_media_path(
+            project=self._project, run=self._run.id, step=record.global_iter
+        )
+        path = Path(folder) / f"{record.attempt}-{record.seq}.png"
+        path.write_bytes(png)
+        place = path.relative_to(self._utils.MEDIA_DIR)
+        return {"_type": self._trackio.Image.TYPE, "file_path": str(place), "caption": None}
 
     def close(self, status: Status) -> None:
         """Have everything sent."""
