@@ -40,10 +40,13 @@ def offline(path: Path) -> Offline:
                 run_id = record.run.run_id
                 config = {one.key: json.loads(one.value_json) for one in record.run.config.update}
             case "history":
-                row = {
-                    one.key or one.nested_key[0]: json.loads(one.value_json)
-                    for one in record.history.item
-                }
+                row: dict[str, Any] = {}
+                for one in record.history.item:
+                    *names, last = one.nested_key or [one.key]
+                    within = row
+                    for name in names:
+                        within = within.setdefault(name, {})
+                    within[last] = json.loads(one.value_json)
                 rows.append(row)
             case "exit":
                 exit_code = record.exit.exit_code
