@@ -1,5 +1,6 @@
 """MLflow: a tracking server, or a database file of one's own."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
@@ -50,7 +51,12 @@ class MLflow(Writer):
         self._run_id = ""
 
     def prepare(self, run_dir: Path | None) -> None:
-        """Import MLflow."""
+        """Import MLflow, and have its client give up early: it is the writer that tries again.
+
+        MLflow's own seven tries take up to four minutes, in which nobody notices that the server is
+        back, or that the run is over. Who sets `MLFLOW_HTTP_REQUEST_MAX_RETRIES` is heeded.
+        """
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self._client_type = library("mlflow.tracking", extra="mlflow").MlflowClient
         self._entities = library("mlflow.entities", extra="mlflow")
 
