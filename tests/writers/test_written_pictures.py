@@ -58,9 +58,8 @@ def drawn_at_the_end(run_dir: Path | None, log: Any, **options: Any) -> Runner:
 
 def as_drawn(run_dir: Path, log: Any, **options: Any) -> Runner:
     """Return a runner that has a picture of each iteration."""
-    return trained(
-        run_dir, log, subscribers=[Images(of_iter, on=AfterTrainIter, every=1)], **options
-    )
+    images = Images(of_iter, on=AfterTrainIter, every=1, queue=8)
+    return trained(run_dir, log, subscribers=[images], **options)
 
 
 @pytest.fixture
