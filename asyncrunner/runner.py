@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -81,6 +82,9 @@ class Runner:
             `asyncrunner.writers`.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
+
+    parameters: Mapping[str, object] = MappingProxyType({})
+    """Those of the function that made it, if `asyncrunner run` called that: kept in the run's record."""
 
     def __init__(
         self,
