@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,6 +40,7 @@ QUIET = {
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_MODE": "offline",
 }
+WHAT = ("ratio", "µs over none", "CPU, µs over none")
 Make = Callable[[Path], Writer | None]
 
 
@@ -56,7 +58,15 @@ def cases(folder: Path, server: str) -> dict[str, Make]:
     }
 
 
-def us_an_iteration(run_dir: Path, make: Make, step_s: float, seconds: float) -> float:
+class Spent(NamedTuple):
+    """What an iteration took, in microseconds."""
+
+    wall_us: float
+    cpu_us: float
+    """The CPU's time in this process."""
+
+
+def spent_an_iteration(run_dir: Path, make: Make, step_s: float, seconds: float) -> Spent:
     """Train, and return what an iteration took once the writer was at work."""
 
     def step(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -76,21 +86,23 @@ def us_an_iteration(run_dir: Path, make: Make, step_s: float, seconds: float) ->
         device="cpu",
     )
     at_work = run_dir / "writers" / f"{writer.name}.json" if writer else run_dir
-    marks: list[tuple[int, float]] = []
+    marks: list[tuple[int, float, float]] = []
 
     def note(event: AfterTrainIter) -> None:
-        now = time.perf_counter()
+        mark = event.iter, time.perf_counter(), time.process_time()
         if not marks:
             if event.iter >= 200 and at_work.exists():
-                marks.append((event.iter, now))
-        elif now - marks[0][1] >= seconds:
-            marks.append((event.iter, now))
+                marks.append(mark)
+        elif mark[1] - marks[0][1] >= seconds:
+            marks.append(mark)
             runner.stop("measured")
 
     runner.subscribe(AfterTrainIter, note, every=20)
     runner.run()
-    (first, begun), (last, ended) = marks[:2]
-    return (ended - begun) / (last - first) * 1e6
+    iters, wall_s, cpu_s = (
+        after - before for before, after in zip(marks[0], marks[1], strict=True)
+    )
+    return Spent(wall_s / iters * 1e6, cpu_s / iters * 1e6)
 
 
 @contextmanager
@@ -114,9 +126,9 @@ def tracking_server(folder: Path) -> Generator[str]:
         process.wait()
 
 
-def measure(rounds: int, seconds: float, only: list[str]) -> dict[tuple[str, str], list[float]]:
+def measure(rounds: int, seconds: float, only: list[str]) -> dict[tuple[str, str], list[Spent]]:
     """Return what an iteration took in each round, by case and step."""
-    taken: dict[tuple[str, str], list[float]] = {}
+    taken: dict[tuple[str, str], list[Spent]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ.update(QUIET, TRACKIO_DIR=str(folder / "trackio"))
@@ -127,21 +139,24 @@ def measure(rounds: int, seconds: float, only: list[str]) -> dict[tuple[str, str
                         continue
                     for step, step_s in STEPS_S.items():
                         run_dir = folder / f"{number}-{name}-{step}".replace(" ", "-")
-                        us = us_an_iteration(run_dir, make, step_s, seconds)
-                        taken.setdefault((name, step), []).append(us)
+                        spent = spent_an_iteration(run_dir, make, step_s, seconds)
+                        taken.setdefault((name, step), []).append(spent)
     return taken
 
 
-def table(taken: dict[tuple[str, str], list[float]]) -> list[str]:
+def table(taken: dict[tuple[str, str], list[Spent]]) -> list[str]:
     """Return the table: ratios to the run without a writer in the same round, and their medians."""
-    titles = [f"{step} step: {what}" for step in STEPS_S for what in ("ratio", "µs over none")]
+    titles = [f"{step} step: {what}" for step in STEPS_S for what in WHAT]
     rows = [f"| writer | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
     for name in dict.fromkeys(case for case, _ in taken):
         cells: list[str] = []
         for step in STEPS_S:
             pairs = list(zip(taken[name, step], taken["none", step], strict=True))
-            cells.append(f"{statistics.median(it / none for it, none in pairs):.3f}")
-            cells.append(f"{statistics.median(it - none for it, none in pairs):+.1f}")
+            ratios = (it.wall_us / none.wall_us for it, none in pairs)
+            cells.append(f"{statistics.median(ratios):.3f}")
+            for field in Spent._fields:
+                over = (getattr(it, field) - getattr(none, field) for it, none in pairs)
+                cells.append(f"{statistics.median(over):+.1f}")
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
 
@@ -157,7 +172,7 @@ def main() -> None:
     torch.set_num_threads(1)
     only = [name.strip() for name in options.only.split(",") if name.strip()]
     header, taken = machine(), measure(options.rounds, options.seconds, only)
-    none = {step: statistics.median(taken["none", step]) for step in STEPS_S}
+    none = {step: statistics.median(one.wall_us for one in taken["none", step]) for step in STEPS_S}
     said = ", ".join(f"{us:.0f} µs with the {step} step" for step, us in none.items())
     lines = [header, "", f"Without a writer an iteration takes {said}.", "", *table(taken)]
     print("\n".join(lines))

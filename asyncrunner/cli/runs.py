@@ -9,6 +9,7 @@ import typer
 from ..errors import ConfigurationError, RunDirError
 from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
 from .find_run import Run, find_run
+from .run_metrics import metrics
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="runs",
-    help="List runs, show one of them, and export its numbers.",
+    help="List runs, show one of them and its numbers, and export these.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 _Json = Annotated[bool, typer.Option("--json", help="As JSON, for a program.")]
 _NOTES = 12
+
+app.command("metrics")(metrics)
 
 
 @app.command("ls")
