@@ -110,7 +110,7 @@ class MLflow(Writer):
         name = f"{key}+step+{record.global_iter}+timestamp+{time_ms}+{place}"
         with TemporaryDirectory() as folder:
             (Path(folder) / f"{name}.png").write_bytes(png)
-            with library("PIL.Image", extra="images").open(BytesIO(png)) as image:
+            with library("PIL.Image", extra="mlflow").open(BytesIO(png)) as image:
                 image.thumbnail((_PREVIEW, _PREVIEW))
                 image.save(Path(folder) / f"{name}+compressed.webp")
             self._client.log_artifacts(self._run_id, folder, "images")
