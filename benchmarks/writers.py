@@ -1,6 +1,6 @@
 """What a training pays for each writer: each has a thread, which competes with it for the GIL.
 
-    python -m benchmarks.writers [--rounds 3] [--seconds 4] [--only csv,mlflow] [--write]
+    python -m benchmarks.writers [--rounds 3] [--seconds 10] [--only csv,mlflow] [--write]
     pip install "asyncrunner[mlflow,tensorboard,trackio,wandb]"
 
 Runs with one writer each take turns with one that has none, with steps as short as they get (a
@@ -165,15 +165,21 @@ def main() -> None:
     """Measure, and print the table or put it into README.md."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="so long each run is timed")
+    parser.add_argument("--seconds", type=float, default=10.0, help="so long each run is timed")
     parser.add_argument("--only", default="", help="names, with commas between")
     parser.add_argument("--write", action="store_true", help="put it into benchmarks/README.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     only = [name.strip() for name in options.only.split(",") if name.strip()]
     header, taken = machine(), measure(options.rounds, options.seconds, only)
-    none = {step: statistics.median(one.wall_us for one in taken["none", step]) for step in STEPS_S}
-    said = ", ".join(f"{us:.0f} µs with the {step} step" for step, us in none.items())
+    none = {
+        step: Spent(*map(statistics.median, zip(*taken["none", step], strict=True)))
+        for step in STEPS_S
+    }
+    said = ", ".join(
+        f"{one.wall_us:.0f} µs ({one.cpu_us:.0f} of the CPU) with the {step} step"
+        for step, one in none.items()
+    )
     lines = [header, "", f"Without a writer an iteration takes {said}.", "", *table(taken)]
     print("\n".join(lines))
     if options.write:

@@ -44,6 +44,7 @@ class MLflow(Writer):
 
     name: ClassVar[str] = "mlflow"
     takes_pictures: ClassVar[bool] = True
+    every_s: ClassVar[float] = 5.0
 
     def __init__(self, tracking_uri: str | None = None, *, experiment: str = "Default") -> None:
         self._tracking_uri = tracking_uri

@@ -147,7 +147,8 @@ class LiveSource:
             self._changed.wait_for(lambda: len(self._held) < MOST_WAITING or not self._is_open)
             if self._is_open:
                 self._held.append(event)
-                self._changed.notify_all()
+                if len(self._held) - self._read > MOST_WAITING // 2:
+                    self._changed.notify_all()
 
     def read(self) -> list[Event]:
         """Return all that were put in since."""
@@ -157,10 +158,11 @@ class LiveSource:
         return fresh
 
     def wait(self, run_is_over: Flag, seconds: float) -> None:
-        """Wait for an event, or for the run's end."""
+        """Wait for more to come in one go, but not until it is full, or for the run's end."""
         with self._changed:
             self._changed.wait_for(
-                lambda: run_is_over.is_set() or self._read < len(self._held), seconds
+                lambda: run_is_over.is_set() or len(self._held) - self._read > MOST_WAITING // 2,
+                seconds,
             )
 
     def wake(self) -> None:

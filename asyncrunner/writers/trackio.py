@@ -35,6 +35,7 @@ class Trackio(Writer):
     name: ClassVar[str] = "trackio"
     takes_histograms: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
+    every_s: ClassVar[float] = 5.0
 
     def __init__(
         self,

@@ -121,6 +121,10 @@ class Writer(ABC):
     """Whether, when it is opened again, what it has from `redo_from` on is to come again, because
     it drops it; otherwise only what follows `taken` comes."""
 
+    every_s: ClassVar[float] = 1.0
+    """So often it is given what has come since, in seconds; less often if a call costs much, whatever
+    is in it: it competes with training for the GIL."""
+
     def prepare(self, run_dir: Path | None) -> None:  # noqa: B027  # most need nothing
         """Import what is needed; called where the run is started, before anything else.
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Writing", "writing"]
 
-POLL_S = 1.0
-"""So often a writer looks for something new."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 """The pause after an error, and what it grows to by doubling."""
 LAST_TRIES_S = 5.0
@@ -229,7 +227,7 @@ class Writing:
                 feed.close()
                 return not events
             if not events:
-                source.wait(self._run_is_over, POLL_S)
+                source.wait(self._run_is_over, feed.writer.every_s)
 
     def _failed(self, error: BaseException) -> None:
         try:
