@@ -7,7 +7,7 @@ Runs with one writer each take turns with one that has none, with steps as short
 layer of 3 by 1) and with steps that wait 5 ms, as for a device; the numbers of every tenth
 iteration are written, as by default. Timed are some seconds after the writer has taken its first records: what
 a library needs to be imported and to begin is not in it, and what comes every second, as
-writers look for new records once a second, is in it several times. `mlflow, server` is a server of MLflow on this
+writers look for new records once a second, is in it several times. `mlflow server` is a server of MLflow on this
 machine, which takes a share of the two cores, too. W&B is offline.
 """
 
@@ -54,7 +54,7 @@ def cases(folder: Path, server: str) -> dict[str, Make]:
         "wandb": lambda _: WandB("benchmark"),
         "trackio": lambda _: Trackio("benchmark"),
         "mlflow": lambda _: MLflow(f"sqlite:///{folder}/mlflow.db"),
-        "mlflow, server": lambda _: MLflow(server),
+        "mlflow server": lambda _: MLflow(server),
     }
 
 
