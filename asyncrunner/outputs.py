@@ -47,38 +47,21 @@ def run_outputs(
     Raises:
         RunDirError: If the directory is in use or cannot be written.
     """
+    which = settings.journal or journal
+    has_journal = which != "off"
     with ExitStack() as closing:
-        opened = resume = None
+        opened = None
         if run_dir is not None:
-            opened = closing.enter_context(
-                RunDir.open(run_dir, name=name, config=config, seed=seed)
-            )
+            about = RunDir.open(run_dir, name=name, config=config, seed=seed)
+            opened = closing.enter_context(about)
             bus.identify(opened.run, opened.attempt)
-            resume = resume_command(run_dir, opened.record.attempts[-1])
-            which = settings.journal or journal
             closing.enter_context(_streamed(settings, run_dir))
             if which != "off":
-                most_bytes = (
-                    None if settings.journal_mb is None else settings.journal_mb * 1_000_000
-                )
-                events = closing.enter_context(_journal(opened.journal, most_bytes))
+                events = closing.enter_context(_journal(opened.journal, settings.journal_mb))
                 events.attach(bus, which, every=log_every)
         if settings.serve and not settings.dry_run:
-            has_journal = (settings.journal or journal) != "off"
             _say_page(closing.enter_context(_served(run_dir if has_journal else None)))
-        if settings.json_stdout and sys.__stdout__ is not None:
-            lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
-            closing.callback(lines.cancel)
-        stream = sys.stderr if settings.json_stdout else sys.stdout
-        kind = _progress_kind(settings.progress or progress, is_terminal=stream.isatty())
-        if kind == "rich":
-            bars = Progress(stream, run_dir=run_dir, resume=resume)
-            closing.callback(bars.close)
-            closing.callback(bars.attach(bus, every=log_every).cancel)
-        elif kind == "plain":
-            lines = Console(stream, run_dir=run_dir, resume=resume)
-            closing.callback(lines.attach(bus, every=log_every).cancel)
-        said = None if kind == "none" else stream
+        said = _shown(bus, settings, progress, opened, log_every, closing)
         if writers:
             started = Started(
                 id=opened.run if opened else name,
@@ -86,7 +69,6 @@ def run_outputs(
                 path=run_dir,
                 config=plain_config(config),
             )
-            has_journal = (settings.journal or journal) != "off"
             path = opened.journal if opened and has_journal else None
             at_work = writing(bus, writers, started, journal=path, every=log_every)
             closing.callback(_say_what_is_left, (begun := list[Writing]()), said)
@@ -98,6 +80,34 @@ def run_outputs(
         if timeline is not None:
             closing.enter_context(timeline.recording(bus))
         yield
+
+
+def _shown(
+    bus: Bus,
+    settings: Settings,
+    progress: ProgressKind,
+    opened: RunDir | None,
+    log_every: int,
+    closing: ExitStack,
+) -> TextIO | None:
+    """Show the run as it goes on, and return where notes about it go; None for nowhere."""
+    run_dir, resume = None, None
+    if opened is not None:
+        run_dir = opened.path
+        resume = resume_command(run_dir, opened.record.attempts[-1])
+    if settings.json_stdout and sys.__stdout__ is not None:
+        lines = JsonLines(cast("BinaryIO", sys.__stdout__.buffer)).attach(bus)
+        closing.callback(lines.cancel)
+    stream = sys.stderr if settings.json_stdout else sys.stdout
+    kind = _progress_kind(settings.progress or progress, is_terminal=stream.isatty())
+    if kind == "rich":
+        bars = Progress(stream, run_dir=run_dir, resume=resume)
+        closing.callback(bars.close)
+        closing.callback(bars.attach(bus, every=log_every).cancel)
+    elif kind == "plain":
+        lines = Console(stream, run_dir=run_dir, resume=resume)
+        closing.callback(lines.attach(bus, every=log_every).cancel)
+    return None if kind == "none" else stream
 
 
 def check_stream(settings: Settings, run_dir: Path | None, journal: JournalKind) -> None:
@@ -128,9 +138,10 @@ def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]
     )
 
 
-def _journal(path: Path, most_bytes: int | None) -> Journal:
-    if most_bytes is None:
+def _journal(path: Path, most_mb: int | None) -> Journal:
+    if most_mb is None:
         return Journal(path)
+    most_bytes = most_mb * 1_000_000
     return Journal(path, segment_bytes=min(64_000_000, most_bytes // 8), most_bytes=most_bytes)
 
 

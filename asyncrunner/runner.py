@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import Literal
 
 from torch import nn
 
-from asyncrunner_events import MetricsReady
+from asyncrunner_events import Event, MetricsReady
 
 from .bus import Bus
 from .checkpoint.saver import SaveRequest
@@ -39,9 +40,6 @@ from .training.stateful import States
 from .training.tree import snapshot
 from .training.weights import Revision, load_weights
 from .writers.names import Log, find_writers
-
-if TYPE_CHECKING:
-    from asyncrunner_events import Event
 
 Metrics = dict[str, float]
 
@@ -81,6 +79,13 @@ class Runner:
             `asyncrunner.writers`.
         progress: `"auto"` is bars in a terminal and plain lines elsewhere.
     """
+
+    parameters: Mapping[str, object] = MappingProxyType({})
+    """Those of the function that made it, if `asyncrunner run` called that: kept in the run's record."""
+    _history: History | None = None
+    _state: RunState | None = None
+    _running: Running | None = None
+    _fired: set[type[Event]] | None = None
 
     def __init__(
         self,
@@ -144,10 +149,6 @@ class Runner:
         self.end_epoch, self.skip_step = control.end_epoch, control.skip_step
         self.save_now, self.set_lr = control.save_now, control.set_lr
         self.skip_batch, self.split_batch = control.skip_batch, control.split_batch
-        self._history: History | None = None
-        self._state: RunState | None = None
-        self._running: Running | None = None
-        self._fired: set[type[Event]] | None = None
         for subscriber in subscribers:
             self.add(subscriber)
 

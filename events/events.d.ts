@@ -787,9 +787,15 @@ export interface ImageSavedData extends EventData {
   path: string;
   /** What it is of; all pictures with this tag are one series. */
   tag: string;
+  /** Which batch it is of, if it is of one. */
+  batch_idx?: number | null;
 }
 
-/** A picture of a batch or a prediction is in a file. */
+/**
+ * A picture of a batch or a prediction is in a file, perhaps some iterations later.
+ *
+ * It is of `iter`, in which the batch was seen.
+ */
 export type ImageSaved = Envelope<"dev.asyncrunner.image_saved.v1", "image_saved", ImageSavedData>;
 
 export interface TraceSavedData extends EventData {

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toys import epochs, equal, fit, iters, kinds, points, seen, sgds, train_step, weights
+from toys import epochs, equal, fit, iters, kinds, points, seen, sgds, train_step, val_step, weights
 
-from asyncrunner import Runner
+from asyncrunner import Runner, ValLoop
 from asyncrunner.checkpoint.manifest import find_checkpoints
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.events import (
     AfterOptimizerStep,
     AfterTrainEpoch,
     AfterTrainIter,
+    AfterValEpoch,
     BeforeOptimizerStep,
     BeforeTrainIter,
     CheckpointSaved,
@@ -143,6 +144,27 @@ async def test_an_epoch_can_only_be_ended_where_there_is_one():
     runner.subscribe(AfterTrainIter, lambda _: runner.end_epoch("why"))
     with pytest.raises(ConfigurationError, match="needs an epoch of an EpochTrainLoop"):
         await runner.train()
+
+
+@pytest.mark.parametrize("every", ["1it", "1ep"])
+async def test_a_validation_ends_no_epoch_and_says_where_it_can_be_done(every: str):
+    runner = fit(epochs(2), val=ValLoop(points(1), val_step, every=every))
+    runner.subscribe(AfterValEpoch, lambda _: runner.end_epoch("good enough"))
+    with pytest.raises(ConfigurationError, match="call it in the next AfterTrainIter"):
+        await runner.train()
+
+
+async def test_what_a_validation_showed_ends_the_epoch_in_the_next_iteration():
+    runner = fit(epochs(1, loader=points(4)), val=ValLoop(points(1), val_step, every="2it"))
+    iterations, ends = seen(runner, AfterTrainIter), seen(runner, AfterTrainEpoch)
+    shown: list[float] = []
+    runner.subscribe(AfterValEpoch, lambda e: shown.append(e.metrics["val/error"]))
+    runner.subscribe(
+        AfterTrainIter, lambda _: runner.end_epoch("seen"), where=lambda _: bool(shown)
+    )
+    await runner.train()
+    assert [event.iter for event in iterations] == [0, 1, 2]
+    assert [event.is_complete for event in ends] == [True]
 
 
 async def test_a_checkpoint_is_saved_at_once_when_asked_for(tmp_path: Path):

@@ -9,11 +9,13 @@ import typer
 from ..errors import ConfigurationError, RunDirError
 from .checkpoints import CHECKPOINTS, echo_checkpoints, listed
 from .find_run import Run, find_run
+from .run_metrics import metrics
 from .shown import clean, echo_json, echo_table, local_time, metrics_text
 
 if TYPE_CHECKING:
     from asyncrunner_events import Event
 
+    from ..run_dir import Attempt
     from ..run_dir.outcome import Outcome
     from .run_view import RunView
 
@@ -21,12 +23,14 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="runs",
-    help="List runs, show one of them, and export its numbers.",
+    help="List runs, show one of them and its numbers, and export these.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 _Json = Annotated[bool, typer.Option("--json", help="As JSON, for a program.")]
 _NOTES = 12
+
+app.command("metrics")(metrics)
 
 
 @app.command("ls")
@@ -144,8 +148,24 @@ def _echo_summary(run: "RunView") -> None:
         ("state", f"{run.state}{reason}{last}"),
         ("progress", _progress(outcome)),
         ("metrics", metrics_text(run.metrics)),
+        *(_made_of(run.attempts[-1]) if run.attempts else ()),
     ]
     echo_table([row for row in rows if row[1]])
+
+
+def _made_of(attempt: "Attempt") -> list[tuple[str, str]]:
+    """Return the lines that say what the last attempt was made of."""
+    config, git = attempt.config, attempt.git
+    seed = config.get("seed")
+    exact = ", deterministic algorithms only" if config.get("deterministic") else ""
+    parameters: dict[str, object] = config.get("parameters", {})
+    return [
+        ("parameters", " ".join(f"{name}={value}" for name, value in parameters.items())),
+        ("seed", f"{'none' if seed is None else seed}{exact}"),
+        ("device", str(config.get("device", ""))),
+        ("software", ", ".join(f"{name} {it}" for name, it in attempt.software.items())),
+        ("commit", "" if git is None else f"{git.commit}{', with changes' if git.dirty else ''}"),
+    ]
 
 
 def _echo_attempts(run: "RunView") -> None:

@@ -1,6 +1,6 @@
 """A run's own directory: locked while the run is on, and described in files that say what it was.
 
-run.json            the run's id, and each attempt with its start, command line and config
+run.json            the run's id, and each attempt with its start, command line, commit and config
 environment.json    what the last attempt ran on
 events.jsonl        the journal
 checkpoints/  logs/
@@ -8,10 +8,8 @@ lock                held as long as the process lives
 """
 
 import os
-import platform
 import re
 import secrets
-import sys
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from ..errors import RunDirError
-from .environment import describe_environment
+from .environment import Environment, Git, describe_environment
 from .files import write_atomically
 from .lock import LOCK, acquire
 from .redact import Redactor
@@ -43,6 +41,10 @@ class Attempt(BaseModel):
     """The process's id."""
     argv: list[str]
     """The command line."""
+    git: Git | None = None
+    """The script's repository; None without git or outside of one."""
+    software: dict[str, str] = Field(default_factory=dict)
+    """The versions of `python`, `asyncrunner` and `torch`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """What the runner was given."""
 
@@ -159,8 +161,9 @@ os.register_at_fork(after_in_child=_release_in_child)
 def _begin_attempt(path: Path, name: str, config: Mapping[str, Any], seed: int | None) -> RunRecord:
     record = _read_record(path / "run.json") or RunRecord(run=_new_id(name))
     redactor = Redactor(os.environ)
-    record.attempts.append(_attempt(len(record.attempts), redactor, config))
-    _write(path / "environment.json", describe_environment(redactor, seed=seed))
+    environment = describe_environment(redactor, seed=seed)
+    record.attempts.append(_attempt(len(record.attempts), redactor, config, environment))
+    _write(path / "environment.json", environment)
     _write(path / "run.json", record)
     for folder in ("checkpoints", "logs"):
         (path / folder).mkdir(exist_ok=True)
@@ -193,13 +196,19 @@ def _new_id(name: str) -> str:
     return f"{safe}-{_now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _attempt(number: int, redactor: Redactor, config: Mapping[str, Any]) -> Attempt:
+def _attempt(
+    number: int, redactor: Redactor, config: Mapping[str, Any], environment: Environment
+) -> Attempt:
+    packages = environment.packages
+    versions = {name: packages[name] for name in ("asyncrunner", "torch") if name in packages}
     return Attempt(
         number=number,
         started=_now(),
-        host=platform.node(),
+        host=environment.host,
         pid=os.getpid(),
-        argv=redactor.arguments(sys.argv),
+        argv=environment.argv,
+        git=environment.git,
+        software={"python": environment.python, **versions},
         config=plain_config(config, redactor),
     )
 

@@ -173,6 +173,7 @@ def build_runner(
     if not _is_runner(runner):
         kind = type(runner).__name__
         raise ScriptError(f"{called} must return a Runner, and returned {kind}")
+    runner.parameters = {one.name: given.get(one.name, one.default) for one in options_of(factory)}
     return runner
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from asyncrunner_events import AfterValIter, Event, ImageSaved
 
@@ -12,9 +13,12 @@ from ..run_dir.files import write_atomically
 from .pictures import grid_of, pictures_in, pillow, png_of
 
 if TYPE_CHECKING:
+    from ..bus import Bus
     from ..training.attachment import Attachment
 
 __all__ = ["Images"]
+
+_owners: "WeakKeyDictionary[Bus, dict[Path, Images]]" = WeakKeyDictionary()
 
 
 class Images:
@@ -39,6 +43,8 @@ class Images:
         columns: Pictures in a row.
         queue: So many events, with their snapshots, wait at most.
         folder: Where to write, in place of the run directory's.
+
+    Two that write the same series are an error of the second one.
 
     Raises:
         ConfigurationError: If a tag is no name for files.
@@ -75,7 +81,7 @@ class Images:
         """
         pillow()
         self._run = run
-        run.subscribe(
+        self._subscription = run.subscribe(
             self._on,
             self._see,
             every=self._every,
@@ -99,14 +105,31 @@ class Images:
         pictures = pictures_in(images)[: self._most]
         if not pictures:
             return
-        path = self._where() / tag / f"{_name_of(event)}.png"
+        path = self._own(self._where() / tag) / f"{_name_of(event)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, png_of(grid_of(pictures, self._columns)))
-        self._run.bus.publish_threadsafe(
-            ImageSaved(
-                path=str(path), tag=tag, epoch=event.epoch, iter=event.iter, stage=event.stage
-            )
+        saved = ImageSaved(
+            path=str(path),
+            tag=tag,
+            batch_idx=getattr(event, "batch_idx", None),
+            epoch=event.epoch,
+            iter=event.iter,
+            max_epochs=event.max_epochs,  # as it was then: the run may be over
+            max_iters=event.max_iters,
+            stage=event.stage,
         )
+        self._run.bus.publish_threadsafe(saved)
+
+    def _own(self, folder: Path) -> Path:
+        """Return the folder of a series, which is this object's as long as it is subscribed."""
+        owners = _owners.setdefault(self._run.bus, {})
+        owner = owners.setdefault(folder, self)
+        if owner is not self and owner._subscription.active:
+            raise ConfigurationError(
+                f"two Images write to {folder}: give one of them another tag=, or its pictures names"
+            )
+        owners[folder] = self
+        return folder
 
     def _where(self) -> Path:
         run_dir = self._run.state.run_dir

@@ -70,10 +70,20 @@ class Control:
     def end_epoch(self, reason: str, *, by: str | None = None) -> None:
         """End the epoch after the current iteration, as if the data were at an end.
 
+        A validation inside of an epoch belongs to no iteration: a run that goes on from a checkpoint
+        taken before it validates again, and would then train one iteration more than the first time.
+        So what a validation shows is to be remembered, and the epoch ended in the next iteration.
+
         Raises:
-            ConfigurationError: If no epoch of training is going on, or the run has none.
+            ConfigurationError: If no epoch of training is going on, it is being validated, or the run has
+                no epochs.
         """
         state = self._state()
+        if state.bus.progress["max_epochs"] is not None and state.bus.progress["stage"] == "val":
+            raise ConfigurationError(
+                "end_epoch() cannot be called during a validation: remember it, and call it in the "
+                "next AfterTrainIter"
+            )
         if state.bus.progress["max_epochs"] is None or state.bus.progress["stage"] != "train":
             raise ConfigurationError("end_epoch() needs an epoch of an EpochTrainLoop to be on")
         if not state.is_epoch_ending:

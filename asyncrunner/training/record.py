@@ -25,7 +25,8 @@ def config_of(
     """Return what the runner was given, as far as it changes what is trained and how."""
     train, test = runner.train_loop, runner.test_loop
     return {
-        "device": runner.device,
+        "parameters": dict(runner.parameters),
+        "device": str(state.device),
         "precision": runner.precision,
         "compile": runner.compile,
         "recompute": runner.recompute,

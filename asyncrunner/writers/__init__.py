@@ -7,14 +7,16 @@ from .names import NAMES, Log, find_writers
 from .tensorboard import TensorBoard
 from .trackio import Trackio
 from .wandb import WandB
-from .writer import Record, Run, Status, Writer
+from .writer import HistogramRecord, PictureRecord, Record, Run, Status, Writer
 
 __all__ = [
     "CSV",
     "JSONL",
     "NAMES",
+    "HistogramRecord",
     "Log",
     "MLflow",
+    "PictureRecord",
     "Record",
     "Run",
     "Status",

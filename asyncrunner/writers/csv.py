@@ -53,7 +53,7 @@ class CSV(Writer):
         self._folder.mkdir(parents=True, exist_ok=True)
         is_new = not self._paths()
         self._cut(lambda attempt, seq, _: (attempt, seq) <= run.taken)
-        return -1 if is_new else None
+        return 0 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Append a row for each record to its table."""

@@ -1,7 +1,7 @@
 """Feeds a writer: events in the order of the journal become its calls, and its position is kept."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,16 @@ from asyncrunner_events import (
     BeforeTrain,
     Event,
     HistogramsReady,
-    MetricsReady,
-    NormsReady,
+    ImageSaved,
     Position,
     RunFailed,
     RunInterrupted,
     StopRequested,
-    ThroughputReady,
 )
 
 from .kept import START, Kept
-from .records import Marks
-from .writer import Record, Run, Status, Writer
+from .records import Marks, Numbers
+from .writer import PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["Feed", "Started"]
 
@@ -61,15 +59,15 @@ class Feed:
     """Where the source must go on after `open`."""
     _marks: Marks = field(default_factory=Marks)
     _has_until: Position = START
+    _count: int = 0
+    _skip: int = 0
+    _uncounted: Kept | None = None
     _ending: Status | None = None
     _is_over: bool = False
 
     def open(self) -> None:
         """Open the writer; the source must then go on after `read_after`."""
         kept = self.kept
-        self._marks = Marks(dict(kept.last))
-        if self.writer.sends_again:
-            self._marks.back_to(kept.redo_from - 1)
         again = f"-{kept.beginnings}" if kept.beginnings else ""
         run = Run(
             id=self.run.id + again,
@@ -81,23 +79,47 @@ class Feed:
         )
         self.is_open = True
         has = self.writer.open(run)
-        if has is None:
-            self.read_after, self._has_until = kept.after, kept.taken
-        else:
-            self.read_after, self._has_until = kept.began, START
-            self._marks = Marks(floor=has)
+        self._uncounted = None
+        if has is not None and has < kept.count:
+            self._uncounted = kept.model_copy(update={"count": has})
+            self.kept = Kept(after=kept.began, began=kept.began, beginnings=kept.beginnings)
+        self._go_on_after_taken()
+        self._skip = 0 if has is None else has - self.kept.count
+
+    def stops_counting(self) -> bool:
+        """Go on after what was taken, if records were to be counted from the beginning.
+
+        To be asked if the source turns out to have lost its beginning, before `take`.
+
+        Returns:
+            Whether that is so; the source must then go on after `read_after`.
+        """
+        if self._uncounted is None or self._skip == 0:
+            return False
+        self.kept, self._uncounted, self._skip = self._uncounted, None, 0
+        self._go_on_after_taken()
+        return True
+
+    def _go_on_after_taken(self) -> None:
+        kept = self.kept
+        self.read_after, self._has_until, self._count = kept.after, kept.taken, kept.count
+        self._marks = Marks(dict(kept.last))
+        if self.writer.sends_again:
+            self._marks.back_to(kept.redo_from - 1)
 
     def take(self, events: Sequence[Event]) -> None:
         """Give the writer what these events hold for it."""
+        self._uncounted = None
         batch: list[Record] = []
         for event in events:
             match event:
                 case HistogramsReady() if not self.writer.takes_histograms:
                     pass
-                case MetricsReady() | NormsReady() | ThroughputReady() | HistogramsReady():
-                    record = None if self._has(event) else self._marks.pass_on(event)
-                    if record is not None:
-                        batch.append(record)
+                case ImageSaved() if not self.writer.takes_pictures:
+                    pass
+                case _ if isinstance(event, Numbers):
+                    if not self._has(event) and (record := self._marks.pass_on(event)) is not None:
+                        batch.append(self._found(record))
                 case BeforeTrain():
                     self._write(batch)
                     batch = []
@@ -114,6 +136,13 @@ class Feed:
 
     def _has(self, event: Event) -> bool:
         return not self.writer.sends_again and (event.attempt, event.seq) <= self._has_until
+
+    def _found(self, record: Record) -> Record:
+        """Return it with the picture's present place: run directories are moved."""
+        if not isinstance(record, PictureRecord) or self.run.path is None or record.path.exists():
+            return record
+        _, _, place = record.path.as_posix().rpartition("/images/")
+        return replace(record, path=self.run.path / "images" / place)
 
     def _see(self, event: Event) -> None:
         match event:
@@ -133,13 +162,18 @@ class Feed:
     def _write(self, batch: Sequence[Record]) -> None:
         if not batch:
             return
-        self.writer.write(batch)
-        self.taken += len(batch)
-        last, after = batch[-1], self.kept.after
-        if last.global_iter != self.kept.redo_from:
-            first = next(one for one in batch if one.global_iter == last.global_iter)
-            after = Position(first.attempt, first.seq - 1)
-        self._move(after, last.global_iter, Position(last.attempt, last.seq))
+        fresh = batch[self._skip :]
+        if fresh:
+            self.writer.write(fresh)
+        self._skip = max(0, self._skip - len(batch))
+        self._count += len(batch)
+        self.taken += len(fresh)
+        # Pictures come late: what is to be redone begins where the x axis was never further.
+        first = max(batch, key=lambda record: record.global_iter)
+        after, redo_from = self.kept.after, self.kept.redo_from
+        if first.global_iter > redo_from:
+            after, redo_from = Position(first.attempt, first.seq - 1), first.global_iter
+        self._move(after, redo_from, Position(batch[-1].attempt, batch[-1].seq))
 
     def _train_from(self, event: BeforeTrain) -> None:
         """See to it that what is trained again is no second point at its iteration."""
@@ -152,7 +186,7 @@ class Feed:
         elif event.iter == 0:  # not the same training at all
             self.is_open = False
             self.writer.close("interrupted")
-            self._marks = Marks()
+            self._marks, self._count = Marks(), 0
             self._move(here, 0, here, begins=True)
             self.open()
 
@@ -163,6 +197,7 @@ class Feed:
             after=after,
             redo_from=redo_from,
             taken=taken,
+            count=self._count,
             last=dict(self._marks.last),
             began=after if begins else self.kept.began,
             beginnings=self.kept.beginnings + begins,

@@ -49,7 +49,7 @@ class JSONL(Writer):
         assert self._path is not None
         is_new = not self._path.exists()
         self._cut(lambda attempt, seq, _: (attempt, seq) <= run.taken)
-        return -1 if is_new else None
+        return 0 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Append a line for each record."""

@@ -25,11 +25,13 @@ class Kept(BaseModel):
     schema_version: int = 1
     """Raised when a reader of the old form could not read the new one."""
     after: Place = START
-    """Read on after this: before the first record of the last global iteration."""
+    """Read on after this: before the first record of the highest global iteration."""
     redo_from: int = 0
-    """The global iteration of what stands there."""
+    """The global iteration of what stands there; no other one is beyond it."""
     taken: Place = START
     """The last record that was taken."""
+    count: int = 0
+    """How many records were taken, since `began`."""
     last: dict[str, int] = Field(default_factory=dict)
     """The last global iteration taken, by data set."""
     began: Place = START

@@ -5,9 +5,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
+from asyncrunner_events import Histogram
+
 from ..errors import ConfigurationError
 
-__all__ = ["flat", "library"]
+__all__ = ["counts_and_edges", "flat", "library"]
+
+_MOST_PARTS = 512
 
 
 def library(module: str, *, extra: str) -> ModuleType:
@@ -36,3 +40,15 @@ def _paths(prefix: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _paths(f"{prefix}{name}.", cast("Mapping[str, Any]", value))
         else:
             yield f"{prefix}{name}", value
+
+
+def counts_and_edges(histogram: Histogram) -> tuple[list[int], list[float]] | None:
+    """Return it as `numpy.histogram` does, with at most 512 parts; None if it counted nothing."""
+    counts = histogram.counts
+    if not sum(counts):
+        return None
+    together = -(-len(counts) // _MOST_PARTS)
+    width = (histogram.high - histogram.low) / len(counts)
+    starts = range(0, len(counts), together)
+    edges = [histogram.low + width * start for start in starts]
+    return [sum(counts[start : start + together]) for start in starts], [*edges, histogram.high]

@@ -7,21 +7,23 @@ cannot, the iterations it has already are left out. In a run that resumes exactl
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from asyncrunner_events import (
     HistogramsReady,
+    ImageSaved,
     MetricsReady,
     NormsReady,
     Stage,
     ThroughputReady,
 )
 
-from .writer import HistogramRecord, Record
+from .writer import HistogramRecord, PictureRecord, Record
 
 __all__ = ["Marks", "Numbers", "record_of"]
 
-Numbers = MetricsReady | NormsReady | ThroughputReady | HistogramsReady
+Numbers = MetricsReady | NormsReady | ThroughputReady | HistogramsReady | ImageSaved
 """What becomes a record."""
 
 _THROUGHPUT = (
@@ -42,30 +44,29 @@ class Marks:
 
     last: dict[str, int] = field(default_factory=dict[str, int])
     """The last global iteration, by data set."""
-    floor: int = -1
-    """What is not past this is there already, of all data sets."""
 
     @property
     def highest(self) -> int:
         """The last global iteration of all; -1 if there is none."""
-        return max(self.last.values(), default=self.floor)
+        return max(self.last.values(), default=-1)
 
     def back_to(self, global_iter: int) -> None:
         """Forget what comes after it."""
         self.last = {name: min(last, global_iter) for name, last in self.last.items()}
-        self.floor = min(self.floor, global_iter)
 
     def pass_on(self, event: Numbers) -> Record | None:
         """Return the event's record, or None if there is one of that iteration already."""
         record = record_of(event, self._next(event))
-        if record.global_iter <= max(self.last.get(record.dataset, -1), self.floor):
+        if record.global_iter <= self.last.get(record.dataset, -1):
             return None
         self.last[record.dataset] = record.global_iter
         return record
 
     def _next(self, event: Numbers) -> int:
         if _stage(event) == "train":
-            return event.iter + 1
+            # An epoch's picture comes when its last iteration is counted already.
+            is_counted = isinstance(event, ImageSaved) and event.batch_idx is None
+            return event.iter + (not is_counted)
         is_inside_training = event.max_epochs is not None or event.max_iters is not None
         if is_inside_training:
             return event.iter
@@ -79,7 +80,7 @@ def record_of(event: Numbers, global_iter: int) -> Record:
     What was measured beside the metrics is a data set of its own, `throughput` or `norms`: it comes at other
     iterations.
     """
-    kind = HistogramRecord if isinstance(event, HistogramsReady) else Record
+    kind, more = _kind_of(event)
     return kind(
         global_iter=global_iter,
         epoch=event.epoch,
@@ -92,7 +93,7 @@ def record_of(event: Numbers, global_iter: int) -> Record:
         time_ns=event.time_ns,
         attempt=event.attempt,
         seq=event.seq,
-        **_histograms(event),
+        **more,
     )
 
 
@@ -106,6 +107,8 @@ def _dataset(event: Numbers) -> str:
             return "throughput"
         case HistogramsReady():
             return f"histograms/{event.optimizer}"
+        case ImageSaved():
+            return _series(event)
 
 
 def _metrics(event: Numbers) -> Mapping[str, float]:
@@ -119,16 +122,27 @@ def _metrics(event: Numbers) -> Mapping[str, float]:
         case ThroughputReady():
             values = {name: getattr(event, name) for name in _THROUGHPUT}
             return {name: value for name, value in values.items() if value is not None}
-        case HistogramsReady():
+        case HistogramsReady() | ImageSaved():
             return {}
 
 
-def _histograms(event: Numbers) -> dict[str, Any]:
-    if not isinstance(event, HistogramsReady):
-        return {}
-    each = {"gradients": event.gradients, "weights": event.weights}
-    named = {f"{what}/{name}": one for what in each for name, one in each[what].items()}
-    return {"histograms": named}
+def _kind_of(event: Numbers) -> tuple[type[Record], dict[str, Any]]:
+    """Return what kind of record it becomes, and the fields that only this kind has."""
+    match event:
+        case HistogramsReady():
+            each = {"gradients": event.gradients, "weights": event.weights}
+            named = {f"{what}/{name}": one for what in each for name, one in each[what].items()}
+            return HistogramRecord, {"histograms": named}
+        case ImageSaved():
+            return PictureRecord, {"name": _series(event), "path": Path(event.path)}
+        case _:
+            return Record, {}
+
+
+def _series(event: ImageSaved) -> str:
+    """Return the name of a picture's series: each batch of a validation has one of its own."""
+    is_first = not event.batch_idx or _stage(event) == "train"
+    return f"images/{event.tag}" if is_first else f"images/{event.tag}/batch_{event.batch_idx}"
 
 
 def _times(event: Numbers) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ from asyncrunner_events import (
     Cursor,
     Event,
     HistogramsReady,
+    ImageSaved,
     MetricsReady,
     NormsReady,
     Position,
@@ -34,6 +35,7 @@ TAKEN: tuple[type[Event], ...] = (
     BeforeRun,
     BeforeTrain,
     HistogramsReady,
+    ImageSaved,
     MetricsReady,
     NormsReady,
     RunFailed,
@@ -55,12 +57,19 @@ logger = logging.getLogger("asyncrunner")
 class Source(Protocol):
     """Gives events in order, and can give them again."""
 
+    is_cut: bool
+    """Whether `read` has come upon a gap: what was next is not there any more."""
+
     def read(self) -> list[Event]:
         """Return the next ones; none if there are no more for now."""
         ...
 
     def wait(self, run_is_over: Flag, seconds: float) -> None:
         """Wait until there may be more, or the run is over, but no longer than this."""
+        ...
+
+    def wake(self) -> None:
+        """Have `wait` see that the run is over."""
         ...
 
     def back_to(self, place: Position) -> None:
@@ -80,6 +89,7 @@ class JournalSource:
     """The events of a journal, which may be growing: of all attempts, from the first on."""
 
     def __init__(self, folder: Path) -> None:
+        self.is_cut = False
         self._folder = folder
         self._cursor = Cursor(folder)
 
@@ -89,7 +99,7 @@ class JournalSource:
             if self._cursor.gap is not None:
                 first = self._cursor.gap.first
                 logger.warning("the journal has nothing before %s any more for writers", first)
-                self._cursor.gap = None
+                self._cursor.gap, self.is_cut = None, True
             events = [event for line in lines if (event := _parsed(line)) is not None]
             if events:
                 return events
@@ -99,8 +109,12 @@ class JournalSource:
         """Wait: a look at the journal's end now and then costs the event loop nothing."""
         run_is_over.wait(seconds)
 
+    def wake(self) -> None:
+        """Do nothing: the flag wakes it."""
+
     def back_to(self, place: Position) -> None:
         """Go on after the event at this place."""
+        self.is_cut = False
         self._cursor.close()
         self._cursor = Cursor(self._folder, None if place == START else place)
 
@@ -120,7 +134,9 @@ class LiveSource:
     """
 
     def __init__(self) -> None:
+        self.is_cut = False
         self._held: deque[Event] = deque()
+        self._forgotten = START
         self._read = 0
         self._is_open = True
         self._changed = Condition()
@@ -131,7 +147,8 @@ class LiveSource:
             self._changed.wait_for(lambda: len(self._held) < MOST_WAITING or not self._is_open)
             if self._is_open:
                 self._held.append(event)
-                self._changed.notify_all()
+                if len(self._held) - self._read > MOST_WAITING // 2:
+                    self._changed.notify_all()
 
     def read(self) -> list[Event]:
         """Return all that were put in since."""
@@ -141,20 +158,29 @@ class LiveSource:
         return fresh
 
     def wait(self, run_is_over: Flag, seconds: float) -> None:
-        """Wait for an event; the run's last one is put in as well."""
+        """Wait for more to come in one go, but not until it is full, or for the run's end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._read < len(self._held), seconds)
+            self._changed.wait_for(
+                lambda: run_is_over.is_set() or len(self._held) - self._read > MOST_WAITING // 2,
+                seconds,
+            )
+
+    def wake(self) -> None:
+        """Have `wait` look at the flag."""
+        with self._changed:
+            self._changed.notify_all()
 
     def back_to(self, place: Position) -> None:
         """Go on after the event at this place, as far as what follows is still held."""
         with self._changed:
             self._read = sum(_place(event) <= place for event in self._held)
+            self.is_cut = place < self._forgotten
 
     def forget(self, place: Position) -> None:
         """Make room."""
         with self._changed:
             while self._held and self._read and _place(self._held[0]) <= place:
-                self._held.popleft()
+                self._forgotten = _place(self._held.popleft())
                 self._read -= 1
             self._changed.notify_all()
 

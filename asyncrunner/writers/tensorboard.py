@@ -7,6 +7,7 @@ sees; its building blocks are used directly. A scalar in an event file is a 32-b
 import json
 import os
 import platform
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from asyncrunner_events import Histogram
 
 from ..errors import ConfigurationError
 from .needs import flat, library
-from .writer import HistogramRecord, Record, Run, Status, Writer
+from .writer import HistogramRecord, PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["TensorBoard"]
 
@@ -34,6 +35,7 @@ class TensorBoard(Writer):
     name: ClassVar[str] = "tensorboard"
     sends_again: ClassVar[bool] = True
     takes_histograms: ClassVar[bool] = True
+    takes_pictures: ClassVar[bool] = True
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._given = None if folder is None else Path(folder)
@@ -68,7 +70,7 @@ class TensorBoard(Writer):
         if is_new and run.config:
             self._add(time.time(), summary=self._hparams.hparams_pb(_hparams(run.config)))
         self._file.flush()
-        return -1 if is_new else None
+        return 0 if is_new else None
 
     def write(self, records: Sequence[Record]) -> None:
         """Add a point to the chart of each number."""
@@ -78,6 +80,8 @@ class TensorBoard(Writer):
             ]
             if isinstance(record, HistogramRecord):
                 values += [{"tag": t, "histo": _histogram(h)} for t, h in record.histograms.items()]
+            if isinstance(record, PictureRecord) and (png := record.png()) is not None:
+                values.append({"tag": record.name, "image": _image(png)})
             self._add(record.time_ns / 1e9, step=record.global_iter, summary={"value": values})
         self._file.flush()
 
@@ -116,6 +120,18 @@ def _histogram(histogram: Histogram) -> dict[str, Any]:
         "sum_squares": sum(n * x * x for n, x in zip(counts, middles, strict=False)),
         "bucket_limit": limits,
         "bucket": counts if count else [0.0],
+    }
+
+
+def _image(png: bytes) -> dict[str, Any]:
+    """Return the fields of TensorBoard's Image: the file, and what its header says."""
+    width, height, _, color = struct.unpack(">IIBB", png[16:26])
+    channels = {0: 1, 2: 3, 6: 4}.get(color, 3)
+    return {
+        "width": width,
+        "height": height,
+        "colorspace": channels,
+        "encoded_image_string": png,
     }
 
 

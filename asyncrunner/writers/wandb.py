@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .needs import library
-from .writer import Record, Run, Status, Writer
+from .needs import counts_and_edges, library
+from .writer import HistogramRecord, PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["WandB"]
 
 _LONGEST_ID = 64
+_X = "global_iter"
 
 
 class WandB(Writer):
@@ -21,6 +22,9 @@ class WandB(Writer):
     trained again are left out, because W&B cannot forget. Offline every start of the run writes
     a folder of its own that holds the whole run from its beginning: `wandb sync` the newest.
 
+    The x axis of the charts is `global_iter`. W&B's own step, which must increase and so has no
+    place for a picture that was drawn later, counts the rows.
+
     Args:
         project: The project; W&B's own choice (`WANDB_PROJECT`) if not given.
         entity: The user or team.
@@ -28,12 +32,15 @@ class WandB(Writer):
     """
 
     name: ClassVar[str] = "wandb"
+    takes_histograms: ClassVar[bool] = True
+    takes_pictures: ClassVar[bool] = True
 
     def __init__(
         self, project: str | None = None, *, entity: str | None = None, **options: Any
     ) -> None:
         self._options = {"project": project, "entity": entity, **options}
         self._run: Any = None
+        self._rows = 0
 
     def prepare(self, run_dir: Path | None) -> None:
         """Import W&B."""
@@ -41,7 +48,7 @@ class WandB(Writer):
         self._setup = library("wandb.sdk.wandb_setup", extra="wandb")
 
     def open(self, run: Run) -> int | None:
-        """Begin the run, or go on with it; return the last step that the server has."""
+        """Begin the run, or go on with it; return how many rows the server has."""
         settings = self._wandb.Settings(
             console="off",  # what the script prints is none of a writer's business
             silent=True,
@@ -59,14 +66,32 @@ class WandB(Writer):
         except Exception:
             self._free_id()
             raise
-        return self._run.starting_step - 1
+        self._run.define_metric(_X)
+        self._run.define_metric("*", step_metric=_X)
+        self._rows = self._run.starting_step
+        return self._rows
 
     def write(self, records: Sequence[Record]) -> None:
-        """Log a row for each record; those of one global iteration become one row."""
+        """Log a row for each record."""
         for record in records:
-            counters = {"epoch": record.epoch, "iter": record.iter}
-            row = {**record.named(), **counters, "_timestamp": record.time_ns / 1e9}
-            self._run.log(row, step=record.global_iter)
+            self._run.log(self._row(record), step=self._rows, commit=True)
+            self._rows += 1
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            **record.named(),
+            _X: record.global_iter,
+            "epoch": record.epoch,
+            "iter": record.iter,
+            "_timestamp": record.time_ns / 1e9,
+        }
+        if isinstance(record, HistogramRecord):
+            for name, histogram in record.histograms.items():
+                if (parts := counts_and_edges(histogram)) is not None:
+                    row[name] = self._wandb.Histogram(np_histogram=parts)
+        if isinstance(record, PictureRecord) and record.png() is not None:
+            row[record.name] = self._wandb.Image(str(record.path))
+        return row
 
     def close(self, status: Status) -> None:
         """Have everything sent, and mark the run as finished or failed."""

@@ -1,5 +1,6 @@
 """What a writer is given, and what it has to do: copy numbers into a file, a database or a service."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from asyncrunner_events import Histogram, Stage
 
-__all__ = ["HistogramRecord", "Record", "Run", "Status", "Writer"]
+logger = logging.getLogger("asyncrunner")
+
+__all__ = ["HistogramRecord", "PictureRecord", "Record", "Run", "Status", "Writer"]
 
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 """How a run ended: `stopped` was asked to, `interrupted` was cut off."""
@@ -19,8 +22,9 @@ class Record:
     """Numbers of one training iteration, or of one validation or test."""
 
     global_iter: int
-    """Training iterations completed when they were measured. It strictly increases within each
-    data set and decreases nowhere, over all starts of the run: the x axis of every chart."""
+    """Training iterations completed when they were measured: the x axis of every chart. It strictly
+    increases within each data set, over all starts of the run, and decreases nowhere but where a
+    picture comes, which took its time to be drawn."""
     epoch: int
     """The epoch they belong to, from 0, as in the event."""
     iter: int
@@ -63,6 +67,24 @@ class HistogramRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class PictureRecord(Record):
+    """A record without numbers, for a writer that `takes_pictures`; each series is a data set."""
+
+    name: str = ""
+    """What charts call the series: `images/val`."""
+    path: Path = Path()
+    """The PNG file."""
+
+    def png(self) -> bytes | None:
+        """Return what the file holds, or None, and say so, if it is gone."""
+        try:
+            return self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            logger.warning("the picture %s is gone: writers leave it out", self.path)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The run whose numbers come, and what of them the writer has already."""
 
@@ -93,9 +115,15 @@ class Writer(ABC):
     """What `--log` and reports call it."""
     takes_histograms: ClassVar[bool] = False
     """Whether it is given each `HistogramRecord`, too."""
+    takes_pictures: ClassVar[bool] = False
+    """Whether it is given each `PictureRecord`, too."""
     sends_again: ClassVar[bool] = False
     """Whether, when it is opened again, what it has from `redo_from` on is to come again, because
     it drops it; otherwise only what follows `taken` comes."""
+
+    every_s: ClassVar[float] = 1.0
+    """So often it is given what has come since, in seconds; less often if a call costs much, whatever
+    is in it: it competes with training for the GIL."""
 
     def prepare(self, run_dir: Path | None) -> None:  # noqa: B027  # most need nothing
         """Import what is needed; called where the run is started, before anything else.
@@ -110,8 +138,8 @@ class Writer(ABC):
         """Begin, or go on with, a run. What comes after `run.taken` may have to be dropped.
 
         Returns:
-            The last global iteration that the backend is sure to have, -1 for none, if it knows
-            better than `run.taken`: what comes after that is sent then.
+            How many records of the run the backend is sure to have, 0 for none, if it knows better
+            than `run.taken`: what comes after these is sent then.
         """
 
     @abstractmethod

@@ -22,9 +22,9 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
-from asyncrunner_events import AfterRun, Event, MetricsReady, SubscriberFailed
+from asyncrunner_events import AfterRun, MetricsReady, SubscriberFailed
 
 from ..bus import Bus
 from ..delivery.thinned import subscribe_thinned
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Writing", "writing"]
 
-POLL_S = 1.0
-"""So often a writer looks for something new."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 """The pause after an error, and what it grows to by doubling."""
 LAST_TRIES_S = 5.0
 """So long a writer that fails is tried again when the run is over."""
 _JOIN_S = 1.0
+_LOOK_S = 0.01
 
 logger = logging.getLogger("asyncrunner")
 
+_rests: "WeakSet[Subscription]" = WeakSet()
 _threads: "WeakKeyDictionary[Writer, Thread]" = WeakKeyDictionary()
 _kept: "WeakKeyDictionary[Bus, dict[str, Kept]]" = WeakKeyDictionary()
 
@@ -103,19 +103,12 @@ def _of_live(
     kept = before.model_copy(update={"redo_from": max(before.last.values(), default=-1) + 1})
     source = LiveSource()
     feed = Feed(writer, run, kept, lambda kept: of_bus.update({writer.name: kept}))
-    one = Writing(bus, feed, source)
-
-    def take(event: Event) -> None:
-        source.put(event)
-        if isinstance(event, AfterRun):
-            one.run_is_over()
-
     subscription = subscribe_thinned(
-        bus, TAKEN, take, every=every, mode="background", name=f"{writer.name} writer"
+        bus, TAKEN, source.put, every=every, mode="background", name=f"{writer.name} writer"
     )
     closing.callback(subscription.cancel)
     closing.callback(source.close)
-    return one
+    return Writing(bus, feed, source)
 
 
 class Writing:
@@ -151,17 +144,22 @@ class Writing:
             AfterRun, self._finish, mode="background", name=f"{self.name} writer: the rest"
         )
         rest.slow_ns = 2**63  # it waits for the writer, which is no news
+        _rests.add(rest)
         return rest
 
     def run_is_over(self) -> None:
         """Have the writer finish: nothing will follow what its source has now."""
         self._run_is_over.set()
+        self._source.wake()
 
     def close(self) -> None:
-        """Let the writer go; it had its time to finish."""
-        self._run_is_over.set()
+        """Let the writer go; it had its time to finish, unless others took all of it."""
+        thread = _threads[self._feed.writer]
+        if not self._run_is_over.is_set():
+            self.run_is_over()
+            thread.join(_JOIN_S)
         self._is_given_up.set()
-        _threads[self._feed.writer].join(_JOIN_S)
+        thread.join(_JOIN_S)
 
     def left(self) -> int:
         """Return how many results it has not taken; to be asked when it is closed."""
@@ -177,8 +175,11 @@ class Writing:
         return count
 
     async def _finish(self, _: AfterRun) -> None:
-        if isinstance(self._source, JournalSource):  # it has this event already
-            self.run_is_over()
+        deadline = time.monotonic() + self._bus.drain_s / 2
+        # What they publish is to be written, too; once they are done, nothing tells of it.
+        while _others_work(self._bus) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        self.run_is_over()
         await asyncio.wrap_future(self._done)
 
     def _work(self) -> None:
@@ -214,6 +215,9 @@ class Writing:
         while True:
             is_over = self._run_is_over.is_set()
             events = source.read()
+            if source.is_cut and feed.stops_counting():
+                source.back_to(feed.read_after)
+                continue
             if events:
                 feed.take(events)
                 source.forget(feed.kept.after)
@@ -223,7 +227,7 @@ class Writing:
                 feed.close()
                 return not events
             if not events:
-                source.wait(self._run_is_over, POLL_S)
+                source.wait(self._run_is_over, feed.writer.every_s)
 
     def _failed(self, error: BaseException) -> None:
         try:
@@ -256,3 +260,9 @@ class Writing:
         failing_s = time.monotonic() - (self._failing_since or 0.0)
         logger.warning("writer %r works again after %.0f s", self.name, failing_s)
         self._failing_since, self._is_announced = None, False
+
+
+def _others_work(bus: Bus) -> bool:
+    """Whether something may still be published: somebody works in the background, or was heard late."""
+    others = (one.subscription not in _rests for one in bus.working)
+    return any(others) or bool(bus._deferred.events)  # pyright: ignore[reportPrivateUsage]  # as `drain` asks

@@ -89,12 +89,17 @@ class HistogramsReady(Measurement):
 
 
 class ImageSaved(Measurement):
-    """A picture of a batch or a prediction is in a file."""
+    """A picture of a batch or a prediction is in a file, perhaps some iterations later.
+
+    It is of `iter`, in which the batch was seen.
+    """
 
     path: str
     """Where it is: a PNG file."""
     tag: str
     """What it is of; all pictures with this tag are one series."""
+    batch_idx: int | None = None
+    """Which batch it is of, if it is of one."""
 
 
 class TraceSaved(Measurement):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Command
+from commands import Command, Write
 from saved import flip_a_bit, save, stamped, write_journal
 
 from asyncrunner.journal import Journal
@@ -284,6 +284,34 @@ def test_show_tells_the_attempts_the_last_events_and_the_checkpoints(
         "asyncrunner run --resume auto --run-dir runs/a --max-epochs 4 --limit train=20,val=5 "
         "train.py --lr 3e-4",
     ]
+
+
+def test_show_says_what_a_run_was_made_of(command: Command, write: Write, train: str):
+    script = write(train.replace('progress="none"', 'progress="none", seed=7, device="cpu"'))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", script], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    assert command("run", script, "--lr", "0.25", TOKEN_OF_A_TEST="not to be kept").code == 0
+    run = json.loads(command("runs", "show", "runs/test", "--json").out)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    (attempt,) = run["attempts"]
+    assert attempt["git"] == {"commit": commit.stdout.strip(), "dirty": False}
+    assert attempt["config"]["parameters"] == {"lr": 0.25, "epochs": 1}
+    assert (attempt["config"]["seed"], attempt["config"]["device"]) == (7, "cpu")
+    assert set(attempt["software"]) == {"python", "asyncrunner", "torch"}
+    lines = [
+        " ".join(line.split()) for line in command("runs", "show", "runs/test").out.splitlines()
+    ]
+    assert "parameters lr=0.25 epochs=1" in lines
+    assert "seed 7" in lines
+    assert "device cpu" in lines
+    python = f"python {sys.version.split()[0]}"
+    assert any(line.startswith(f"software {python}, asyncrunner 0") for line in lines)
+    assert f"commit {commit.stdout.strip()}" in lines
+    assert not any(
+        b"not to be kept" in path.read_bytes() for path in Path("runs/test").glob("*.json*")
+    )
 
 
 def test_show_as_json_has_all_of_it(

@@ -158,6 +158,34 @@ async def test_what_goes_wrong_is_reported_and_training_goes_on(
     assert said in failed[0].error
 
 
+async def test_two_that_write_the_same_series_are_refused_and_the_first_goes_on(tmp_path: Path):
+    runner = tiny_runner(run_dir=tmp_path, subscribers=[Images(inputs), Images(inputs)])
+    failed, saved = record(runner, SubscriberFailed), record(runner, ImageSaved)
+    await runner.train()
+    assert f"two Images write to {tmp_path}/images/val: give one of them another" in failed[0].error
+    assert len({fact.path for fact in saved}) == len(saved) >= 2
+
+
+async def test_two_may_share_a_tag_if_their_pictures_have_names(tmp_path: Path):
+    images = [Images(lambda e, name=name: {name: inputs(e)}) for name in "ab"]
+    runner = tiny_runner(epochs=1, run_dir=tmp_path, subscribers=images)
+    failed, saved = record(runner, SubscriberFailed), record(runner, ImageSaved)
+    await runner.train()
+    assert list(failed) == []
+    assert sorted(fact.tag for fact in saved) == ["val/a", "val/b"]
+
+
+async def test_one_that_is_cancelled_leaves_its_series_to_another(tmp_path: Path):
+    runner = tiny_runner(epochs=1, run_dir=tmp_path)
+    failed, saved = record(runner, SubscriberFailed), record(runner, ImageSaved)
+    with runner.add(Images(inputs)):
+        await runner.train()
+    with runner.add(Images(inputs, every=1)):
+        await runner.val()
+    assert list(failed) == []
+    assert len(saved) == 3
+
+
 async def test_without_a_place_it_says_so():
     runner = tiny_runner(subscribers=[Images(inputs)])
     failed = record(runner, SubscriberFailed)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from subscribers.checkpointed import names
+from subscribers.guarded import all_but, check_they_change_nothing, trained_weights
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from toys import (
@@ -143,10 +144,8 @@ def fused_sgd(model: nn.Module) -> Optimizer:
 
 async def without(at: int, optimizer: Any) -> list[Tensor]:
     """Return the weights of a training that does not have that batch at all."""
-    batches = [batch for index, batch in enumerate(points(4)) if index != at]
-    runner = fit(epochs(1, loader=batches), **({"optimizer": optimizer} if optimizer else {}))
-    await runner.train()
-    return weights(runner)
+    options = {"optimizer": optimizer} if optimizer else {}
+    return await trained_weights(fit(epochs(1, loader=all_but(at, points(4))), **options))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -253,18 +252,17 @@ async def test_a_whole_accumulation_group_is_left_out():
 
 
 async def test_a_model_that_is_sound_is_trained_as_without_it():
-    runner = fit(epochs(2), subscribers=[NaNGuard(), NaNGuard("skip"), NaNGuard("stop")])
-    await runner.train()
-    plain = fit(epochs(2))
-    await plain.train()
-    assert equal(weights(runner), weights(plain))
+    guards = NaNGuard(), NaNGuard("skip"), NaNGuard("stop")
+    await check_they_change_nothing(lambda them: fit(epochs(2), subscribers=them), *guards)
 
 
-def test_bad_arguments_are_refused_at_once():
-    action: Any = "ignore"
-    with pytest.raises(
-        ConfigurationError, match="action must be one of raise, stop, skip, got 'ig"
-    ):
-        NaNGuard(action)
-    with pytest.raises(ConfigurationError, match="most must be an int from 1, got 0"):
-        NaNGuard("skip", most=0)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"action": "ignore"}, "action must be one of raise, stop, skip, got 'ignore'"),
+        ({"action": "skip", "most": 0}, "most must be an int from 1, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused_at_once(options: Any, expected: str):
+    with pytest.raises(ConfigurationError, match=expected):
+        NaNGuard(**options)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
+from subscribers.guarded import all_but, check_they_change_nothing
 from subscribers.resumed import check_resumed
 from torch import Tensor, nn
 from toys import (
@@ -14,8 +15,8 @@ from toys import (
     alike,
     by_hand,
     epochs,
-    equal,
     fit,
+    groups_of,
     iters,
     kinds,
     points,
@@ -155,21 +156,21 @@ async def test_gradients_of_a_backward_that_did_not_come_to_its_end_are_thrown_a
 
     runner = training(step, OutOfMemory())
     await runner.train()
-    assert alike(weights(runner), by_hand([[batch] for batch in points(4, 8)]))
+    assert alike(weights(runner), by_hand(groups_of(1, points(4, 8))))
 
 
 async def test_pieces_of_different_sizes_count_by_their_samples():
     loop = epochs(1, loader=points(3, 7), step=fits(4))
     runner = fit(loop, subscribers=[OutOfMemory()])
     await runner.train()
-    assert alike(weights(runner), by_hand([[batch] for batch in points(3, 7)]))
+    assert alike(weights(runner), by_hand(groups_of(1, points(3, 7))))
 
 
 async def test_a_last_batch_that_is_too_small_for_as_many_pieces_has_fewer():
     batches = [*points(2, 8), *points(1, 1)]
     runner = fit(epochs(1, loader=batches, step=fits(2)), subscribers=[OutOfMemory()])
     await runner.train()
-    assert alike(weights(runner), by_hand([[batch] for batch in batches]))
+    assert alike(weights(runner), by_hand(groups_of(1, batches)))
 
 
 async def test_what_a_step_returns_is_put_together_again():
@@ -242,7 +243,7 @@ async def test_a_batch_of_another_shape_is_cut_by_a_function_of_the_users():
     batches = [{"inputs": inputs.T} for inputs, _ in points(2, 8)]
     runner = fit(epochs(1, loader=batches, step=step), subscribers=[OutOfMemory(split=columns)])
     await runner.train()
-    assert alike(weights(runner), by_hand([[batch] for batch in points(2, 8)]))
+    assert alike(weights(runner), by_hand(groups_of(1, points(2, 8))))
 
 
 class Named(NamedTuple):
@@ -289,7 +290,7 @@ async def test_a_batch_is_left_out():
     runner = training(fits(4, only=first(2)), OutOfMemory("skip"), count=5)
     events = seen(runner, StepFailed, BatchSkipped, AfterOptimizerStep)
     await runner.train()
-    rest = [[batch] for index, batch in enumerate(points(5, 8)) if index != 2]
+    rest = groups_of(1, all_but(2, points(5, 8)))
     assert alike(weights(runner), by_hand(rest), tolerance=0)
     assert [(e.kind, e.iter) for e in events if e.iter == 2] == [
         *(("step_failed", 2), ("batch_skipped", 2))
@@ -342,12 +343,8 @@ async def test_if_too_many_in_a_row_do_not_fit_the_error_is_raised():
 
 
 async def test_where_memory_suffices_nothing_is_different():
-    runner, plain = training(train_step, OutOfMemory(), OutOfMemory(name="b")), training(train_step)
-    failures = seen(runner, StepFailed)
-    await runner.train()
-    await plain.train()
-    assert failures == []
-    assert equal(weights(runner), weights(plain))
+    guards = OutOfMemory(), OutOfMemory(name="b")
+    await check_they_change_nothing(lambda them: training(train_step, *them), *guards)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Schedules: when they step, what they change, and that a resumed run has the same rates."""
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,18 @@ async def test_it_steps_on_a_metric_of_the_validation():
         *(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05)
     ]
     assert schedule.scheduler.best == 1
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", 1.0), ("max", 3.0)])
+async def test_a_metric_that_is_nan_never_becomes_the_best_of_a_plateau(mode: Any, best: float):
+    def on_plateau(optimizer: Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, mode, factor=0.5, patience=0)
+
+    schedule = Schedule(on_plateau, every="val/loss")
+    val = valued(math.nan, 3, 1, math.nan, name="loss")
+    got = await rates(epochs(4), schedule, val=val)
+    assert schedule.scheduler.best == best
+    assert got[-1] < 0.1  # a validation that gave NaN was no improvement
 
 
 async def test_a_validation_outside_of_training_does_not_count():

@@ -6,10 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+from shown import of_iter
 from toys import epochs, train_step
 from written import trained
 
 from asyncrunner.events import AfterTrainIter
+from asyncrunner.subscribers import Images
 from asyncrunner.writers import CSV, JSONL, MLflow, TensorBoard, Trackio, WandB
 
 
@@ -21,7 +23,9 @@ def step(model, batch):  # pyright: ignore[reportUnknownParameterType, reportMis
 def main(run_dir: Path, database: str, kill_at: int) -> None:
     """Train 40 epochs of two iterations, or die in one."""
     writers = [CSV(), JSONL(), TensorBoard(), MLflow(database), Trackio("lines"), WandB("lines")]
-    runner = trained(run_dir, writers, train=epochs(40, step=step))
+    images = Images(of_iter, on=AfterTrainIter, every=5, queue=100)
+    train = epochs(40, step=step)
+    runner = trained(run_dir, writers, train=train, subscribers=[images])
 
     def kill(event: AfterTrainIter) -> None:
         if event.iter == kill_at:

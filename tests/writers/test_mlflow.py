@@ -30,20 +30,6 @@ def points_in(database: str, run: Any) -> list[Point]:
     )
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database that MLflow has made, which takes it seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    runs_in(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def database(tmp_path: Path, empty_database: Path) -> str:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
 def test_mlflow_reads_back_every_number_of_the_journal(tmp_path: Path, database: str):
     trained(tmp_path / "run", MLflow(database), seed=3).run()
     (run,) = runs_in(database)

@@ -80,6 +80,16 @@ def test_a_library_that_is_missing_is_named_with_its_extra_before_anything_is_wr
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in EXTRAS])
+def test_a_writer_of_files_needs_no_library(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    for extra in EXTRAS:
+        monkeypatch.setitem(sys.modules, extra, None)
+    trained(tmp_path / "run", name).run()
+    assert any((tmp_path / "run" / "logs").iterdir())
+
+
 def test_each_library_is_an_extra_and_is_there_for_the_tests():
     import tomllib
 

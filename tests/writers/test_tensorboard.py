@@ -9,15 +9,14 @@ from toys import epochs, train_step
 from written import Point, last_of_each, points_of, results, stop_after, trained
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.events import HistogramsReady
-from asyncrunner.journal import read
-from asyncrunner.subscribers import ParameterHistograms
 from asyncrunner.writers import TensorBoard
 
 
 def charts(folder: Path) -> Any:
     """Return what TensorBoard itself reads."""
-    accumulator: Any = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
+    accumulator: Any = EventAccumulator(
+        str(folder), size_guidance={"scalars": 0, "histograms": 0, "images": 0}
+    )
     return accumulator.Reload()
 
 
@@ -104,30 +103,3 @@ def test_without_a_run_directory_it_needs_a_folder(tmp_path: Path):
         trained(None, "tensorboard").run()
     trained(None, TensorBoard(tmp_path)).run()
     assert len(points_in(tmp_path)) == 9
-
-
-# Histograms
-
-
-def test_histograms_are_read_back(tmp_path: Path):
-    runner = trained(tmp_path, "tensorboard", subscribers=[ParameterHistograms(every=2, bins=8)])
-    runner.run()
-    expected = [e for e in read(tmp_path / "events.jsonl") if isinstance(e, HistogramsReady)]
-    charts_of_run = charts(tmp_path / "tensorboard")
-    assert set(charts_of_run.Tags()["histograms"]) == {
-        *("gradients/weight", "gradients/bias", "weights/weight", "weights/bias")
-    }
-    found = charts_of_run.Histograms("gradients/weight")
-    assert [one.step for one in found] == [event.iter + 1 for event in expected] == [2, 4, 6]
-    for one, event in zip(found, expected, strict=True):
-        histogram = event.gradients["weight"]
-        value = one.histogram_value
-        assert (value.min, value.max) == pytest.approx((histogram.low, histogram.high))
-        assert (value.num, list(value.bucket)) == (3, histogram.counts)
-        assert value.bucket_limit[-1] == pytest.approx(histogram.high)
-
-
-def test_a_writer_that_takes_no_histograms_is_given_none(tmp_path: Path):
-    trained(tmp_path, "csv,jsonl", subscribers=[ParameterHistograms(every=2)]).run()
-    assert {path.name for path in (tmp_path / "logs").glob("*.csv")} == {"train.csv", "val.csv"}
-    assert "histograms" not in (tmp_path / "logs" / "metrics.jsonl").read_text()

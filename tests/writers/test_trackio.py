@@ -1,6 +1,4 @@
 import json
-from collections.abc import Generator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +7,6 @@ from toys import epochs
 from written import Point, points_of, results, stop_after, trained
 
 from asyncrunner.writers import Trackio
-
-
-@pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
-    """Return trackio's storage, in a folder of the test."""
-    module: Any = import_module("trackio.sqlite_storage")
-    for name in ("trackio.sqlite_storage", "trackio.utils"):
-        monkeypatch.setattr(f"{name}.TRACKIO_DIR", tmp_path / "trackio")
-    yield module.SQLiteStorage
-    module._close_all_persistent_connections()
 
 
 def points_in(storage: Any, run: str) -> list[Point]:

@@ -20,6 +20,7 @@ class Offline(NamedTuple):
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     exit_code: int | None
+    x_axes: dict[str, str]
 
 
 def folders(run_dir: Path) -> list[Offline]:
@@ -31,6 +32,7 @@ def folders(run_dir: Path) -> list[Offline]:
 def offline(path: Path) -> Offline:
     protos: Any = import_module("wandb.proto.wandb_internal_pb2")
     run_id, config, rows, exit_code = "", dict[str, Any](), list[dict[str, Any]](), None
+    x_axes: dict[str, str] = {}
     for data in records_in(path.read_bytes()):
         record = protos.Record.FromString(data)
         match record.WhichOneof("record_type"):
@@ -38,16 +40,21 @@ def offline(path: Path) -> Offline:
                 run_id = record.run.run_id
                 config = {one.key: json.loads(one.value_json) for one in record.run.config.update}
             case "history":
-                row = {
-                    one.key or one.nested_key[0]: json.loads(one.value_json)
-                    for one in record.history.item
-                }
+                row: dict[str, Any] = {}
+                for one in record.history.item:
+                    *names, last = one.nested_key or [one.key]
+                    within = row
+                    for name in names:
+                        within = within.setdefault(name, {})
+                    within[last] = json.loads(one.value_json)
                 rows.append(row)
             case "exit":
                 exit_code = record.exit.exit_code
+            case "metric" if record.metric.step_metric:
+                x_axes[record.metric.glob_name] = record.metric.step_metric
             case _:
                 pass
-    return Offline(run_id, config, rows, exit_code)
+    return Offline(run_id, config, rows, exit_code, x_axes)
 
 
 def records_in(data: bytes) -> Iterator[bytes]:
@@ -68,7 +75,7 @@ def records_in(data: bytes) -> Iterator[bytes]:
 
 def points_in(one: Offline) -> list[Point]:
     return sorted(
-        Point(name, row["_step"], row[name])
+        Point(name, row["global_iter"], row[name])
         for row in one.rows
         for name in ("train/loss", "val/error")
         if name in row
@@ -84,14 +91,12 @@ def test_an_offline_run_holds_every_number_of_the_journal(tmp_path: Path):
     assert one.config["seed"] == 3
     assert one.config["train"]["max_epochs"] == 3
     assert one.exit_code == 0
-    assert [(row["_step"], row["epoch"], row["iter"]) for row in one.rows] == [
-        (1, 0, 0),
-        (2, 1, 2),  # one row with the validation, whose counters are those of the epoch to come
-        (3, 1, 2),
-        (4, 2, 4),
-        (5, 2, 4),
-        (6, 3, 6),
+    assert [(row["_step"], row["global_iter"], row["epoch"], row["iter"]) for row in one.rows] == [
+        *((0, 1, 0, 0), (1, 2, 0, 1), (2, 2, 1, 2)),
+        *((3, 3, 1, 2), (4, 4, 1, 3), (5, 4, 2, 4)),
+        *((6, 5, 2, 4), (7, 6, 2, 5), (8, 6, 3, 6)),
     ]
+    assert one.x_axes == {"*": "global_iter"}
     assert one.rows[0]["_timestamp"] == pytest.approx(events[0].time_ns / 1e9)
 
 
@@ -128,7 +133,7 @@ def test_a_run_that_begins_anew_is_another_run(tmp_path: Path):
     trained(tmp_path, "wandb", train=epochs(1), resume="never").run()
     first, *_, last = folders(tmp_path)
     assert last.run_id == f"{first.run_id}-1"
-    assert [row["_step"] for row in last.rows] == [1, 2]
+    assert [row["global_iter"] for row in last.rows] == [1, 2, 2]
 
 
 def test_a_server_that_is_down_stops_nothing_and_the_next_start_has_everything(

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown import Shown, in_trackio
+from shown import in_mlflow as in_mlflow_images
+from shown import in_tensorboard as in_tensorboard_images
+from shown import in_wandb as in_wandb_images
 from test_csv import points_in as in_csv
 from test_jsonl import points_in as in_jsonl
 from test_mlflow import points_in as in_mlflow
@@ -17,6 +21,9 @@ from test_trackio import run_id
 from test_wandb import folders
 from test_wandb import points_in as in_wandb
 from written import Point, last_of_each, points_of, results
+
+from asyncrunner.events import ImageSaved
+from asyncrunner.journal import read
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +69,13 @@ def test_a_run_that_was_killed_twice_has_each_iteration_once_in_every_backend(
     storage: Any = import_module("trackio.sqlite_storage")
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
     rows = storage.SQLiteStorage.get_logs("lines", run_id(run))
+    saved = {one.iter for one in read(run / "events.jsonl") if isinstance(one, ImageSaved)}
+    pictures = [Shown("images/train", iter + 1, iter) for iter in sorted(saved)]
+    assert len(pictures) >= 14  # one that was being drawn when the run was killed is in none
+    assert in_tensorboard_images(run / "tensorboard") == pictures
+    assert in_wandb_images(run) == pictures
+    assert in_mlflow_images(database, runs_in(database)[0], tmp_path) == pictures
+    assert in_trackio(rows, tmp_path / "trackio" / "media") == pictures
     storage._close_all_persistent_connections()
     stored = [
         Point(name, row["step"], row[name])
