@@ -145,6 +145,23 @@ def test_a_writer_that_hangs_ends_with_the_drain_and_says_what_is_left(
     writer.let_go.set()
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_subscriber_that_hangs_takes_the_writer_nothing(tmp_path: Path, kept: bool):
+    import asyncio
+
+    writer = ListWriter()
+    runner = trained(tmp_path if kept else None, writer)
+    runner.bus.drain_s = 0.4
+
+    async def hang(_: AfterTrain) -> None:
+        await asyncio.Event().wait()
+
+    runner.subscribe(AfterTrain, hang, mode="background")
+    runner.run()
+    assert writer.places == WHOLE
+    assert writer.closed == ["finished"]
+
+
 def test_a_writer_too_slow_for_a_run_without_a_journal_has_its_drops_counted(
     monkeypatch: pytest.MonkeyPatch,
 ):
