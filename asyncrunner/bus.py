@@ -285,6 +285,11 @@ class Bus(Subscribing):
         """Whether events can be published now."""
         return self._turns.is_open
 
+    @property
+    def has_deferred(self) -> bool:
+        """Whether something was published that is not being delivered yet."""
+        return bool(self._deferred.events)
+
     def _start(self, subscription: Subscription) -> Background:
         kind = Background if subscription.is_async else ThreadBackground
         background = kind(subscription, self)

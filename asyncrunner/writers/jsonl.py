@@ -41,7 +41,7 @@ class JSONL(Writer):
         self._path = self._given or (run_dir and run_dir / "logs" / "metrics.jsonl")
         if self._path is None:
             raise ConfigurationError(
-                'the writer "jsonl" needs a run directory, or a file: JSONL("metrics.jsonl")'
+                'the writer "jsonl" needs a run directory (--run-dir DIR), or a file: JSONL("metrics.jsonl")'
             )
 
     def open(self, run: Run) -> int | None:

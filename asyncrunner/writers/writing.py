@@ -265,4 +265,4 @@ class Writing:
 def _others_work(bus: Bus) -> bool:
     """Whether something may still be published: somebody works in the background, or was heard late."""
     others = (one.subscription not in _rests for one in bus.working)
-    return any(others) or bool(bus._deferred.events)  # pyright: ignore[reportPrivateUsage]  # as `drain` asks
+    return any(others) or bus.has_deferred

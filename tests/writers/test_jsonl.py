@@ -89,7 +89,7 @@ def test_a_torn_line_of_a_run_that_was_killed_is_cut_off(tmp_path: Path):
 
 
 def test_without_a_run_directory_it_needs_a_file(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match='"jsonl" needs a run directory, or a file'):
+    with pytest.raises(ConfigurationError, match='"jsonl" needs a run directory'):
         trained(None, "jsonl").run()
     trained(None, JSONL(tmp_path / "m.jsonl")).run()
     assert len(points_in(tmp_path / "m.jsonl")) == 9

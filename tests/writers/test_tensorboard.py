@@ -99,7 +99,7 @@ def test_nan_infinities_and_numbers_too_large_for_it_do_not_stop_it(tmp_path: Pa
 
 
 def test_without_a_run_directory_it_needs_a_folder(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match='"tensorboard" needs a run directory, or'):
+    with pytest.raises(ConfigurationError, match='"tensorboard" needs a run directory'):
         trained(None, "tensorboard").run()
     trained(None, TensorBoard(tmp_path)).run()
     assert len(points_in(tmp_path)) == 9
