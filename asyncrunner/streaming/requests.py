@@ -1,14 +1,13 @@
 """What a client asks for, and the answer, without the details of ASGI."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs
+
+from ..run_dir.as_json import as_json
 
 __all__ = ["BadRequestError", "NotFoundError", "Request", "Response", "json_response"]
 
@@ -102,25 +101,8 @@ class Response:
 
 def json_response(value: object, status: int = 200) -> Response:
     """Return a value as JSON: paths as text, times in ISO 8601, NaN and infinities as strings."""
-    text = json.dumps(_plain(value), allow_nan=False)
+    text = json.dumps(as_json(value), allow_nan=False)
     return Response(text.encode("utf-8", "backslashreplace"), "application/json", status)
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Mapping():
-            items = cast("Mapping[Any, Any]", value).items()
-            return {str(name): _plain(item) for name, item in items}
-        case list() | tuple():
-            return [_plain(item) for item in cast("list[Any]", value)]
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case datetime():
-            return value.isoformat()
-        case Path():
-            return str(value)
-        case _:
-            return value
 
 
 def is_run_id(text: str) -> bool:
