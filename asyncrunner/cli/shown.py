@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 import typer
 
-from ..run_dir.as_json import as_json
-
 __all__ = ["age", "clean", "echo_json", "echo_table", "local_time", "metrics_text"]
 
 
@@ -41,6 +39,8 @@ def echo_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> N
 
 def echo_json(value: object) -> None:
     """Print a value as JSON: paths as text, times in ISO 8601, NaN and infinities as strings."""
+    from ..run_dir.as_json import as_json
+
     typer.echo(json.dumps(as_json(value), indent=2))
 
 
