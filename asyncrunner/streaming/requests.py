@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -47,6 +47,22 @@ class Request:
             )
         except ValueError:
             raise BadRequestError("the parameters are not UTF-8, or too many") from None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it came through a Unix socket, and so from the owner of the files."""
+        return self.connection is not None and self.connection.is_private
+
+    def check_names(self, known: Collection[str]) -> None:
+        """Check that no other parameters are given.
+
+        Raises:
+            BadRequestError: If one is.
+        """
+        if unknown := sorted(self._query.keys() - set(known)):
+            raise BadRequestError(
+                f"there is no parameter {unknown[0][:64]!r}; there are {', '.join(known)}"
+            )
 
     def one(self, name: str) -> str | None:
         """Return a parameter; None if it is not given.
