@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from asyncrunner_events.changes import Changes
 from asyncrunner_events.cursor import Cursor, Gap
 from asyncrunner_events.reader import RunReader
 from asyncrunner_events.segments import Position
@@ -26,7 +27,8 @@ KEPT_BYTES = 4 << 20
 """So much of a journal's end is kept, in lines."""
 SHORTEST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
-"""How soon it is looked whether the journal has grown: at once when it has, then less often."""
+"""How soon it is looked whether the journal has grown, if nothing tells that it has: at once when it
+had, then less often."""
 
 
 class Feed:
@@ -53,7 +55,8 @@ class Feed:
         self._bytes = 0
         self.change = anyio.Event()
         """Set when more was read, or nothing more will be; then there is another one."""
-        self._ending = anyio.Event()
+        self._is_ending = False
+        self._pause = anyio.CancelScope()
 
     @property
     def source(self) -> str:
@@ -81,15 +84,18 @@ class Feed:
     async def run(self) -> None:
         """Read on as the journal grows, until `end` or an error of reading."""
         try:
-            with Cursor(self.folder, self.position, rank=self.rank) as cursor:
+            with (
+                Changes(self.folder) as changes,
+                Cursor(self.folder, self.position, rank=self.rank) as cursor,
+            ):
                 pause_s = SHORTEST_PAUSE_S
-                while not self._ending.is_set():
+                while not self._is_ending:
                     if self.read(cursor):
                         pause_s = SHORTEST_PAUSE_S
                         await anyio.lowlevel.checkpoint()  # clients take it now
                         continue
-                    with anyio.move_on_after(pause_s):
-                        await self._ending.wait()
+                    with anyio.move_on_after(pause_s) as self._pause:
+                        await changes.changed()
                     pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
                 while self.read(cursor):
                     pass
@@ -101,7 +107,8 @@ class Feed:
 
     def end(self) -> None:
         """Read what there is, and then no more."""
-        self._ending.set()
+        self._is_ending = True
+        self._pause.cancel()
 
     def read(self, cursor: Cursor) -> bool:
         """Take the next lines, and return whether there were any."""
