@@ -6,6 +6,7 @@ quiet stream needs no sign of life; one that closes its sending side has left.
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 from uvicorn.server import ServerState
@@ -20,6 +21,9 @@ from .stream import Item, serve_stream
 __all__ = ["Lines"]
 
 PARAMETERS = ("run", "since", "kind", "type", "rank", "coalesce")
+
+SEND_BUFFER = 1 << 18
+"""So many bytes the kernel takes at once, so that a chunk of lines is one `send`; its own limit is lower."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class Lines(asyncio.Protocol):
         self._deadline = WriteDeadline(asyncio.get_running_loop())
         state.connections.add(self)  # type: ignore[arg-type]  # uvicorn only calls `shutdown`
         transport.set_protocol(self)
+        sending = transport.get_extra_info("socket")
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     @property
     def is_too_slow(self) -> bool:
