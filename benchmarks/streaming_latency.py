@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from asyncrunner.journal import Journal
 from asyncrunner_events import AfterTrainEpoch, Event, MetricsReady
 
-from .streaming_clients import CARRIERS, Asking, Counter, lines, ours
+from .streaming_clients import CARRIERS, Asking, Counter, lines, ours, theirs
 
 PAUSE_S = 0.005
+ECHO = ("an echo of another process", "lines")
+"""What stands beside it: how late a process is told on this machine at all."""
 KINDS = {"facts": AfterTrainEpoch, "telemetry": MetricsReady}
 
 
@@ -44,7 +46,9 @@ class _TimedJournal(Journal):
 
 
 class _Client(Counter):
-    times: Times
+    def __init__(self, request: bytes, wanted: int, times: Times) -> None:
+        super().__init__(request, wanted)
+        self.times = times
 
     def data_received(self, data: bytes) -> None:
         now, before = time.perf_counter(), self.seen
@@ -53,21 +57,22 @@ class _Client(Counter):
 
 
 async def measured(count: int, rounds: int) -> dict[tuple[str, str], list[Times]]:
-    """Return the times of each carrier and kind, in each round."""
+    """Return the times of each carrier and kind, in each round, and those of an echo beside them."""
     taken: dict[tuple[str, str], list[Times]] = {}
     for _ in range(rounds):
         for name, asking in CARRIERS.items():
             for kind, event in KINDS.items():
                 taken.setdefault((name, kind), []).append(await _round(asking, event, count))
+        taken.setdefault(ECHO, []).append(await _echoed(count))
     return taken
 
 
 def table(taken: dict[tuple[str, str], list[Times]]) -> list[str]:
     """Return it as a table."""
     rows = [
-        "200 events a second to one client, medians of the rounds, ms.",
+        "200 events a second to one client, ms; medians of the rounds.",
         "",
-        "| | | to the file: median | 99 % | from the file to the client: median | 99 % |",
+        "| | | to the file: median | 99 % | from there to the client: median | 99 % |",
         "|---|---|---|---|---|---|",
     ]
     for (name, kind), rounds in taken.items():
@@ -91,16 +96,14 @@ def _percentiles(rounds: Iterable[list[float]]) -> tuple[float, float]:
 
 async def _round(asking: Asking, kind: type[Event], count: int) -> Times:
     with ours(lines(1)) as server:
-        client = await server.connect(
-            asking, lambda: _Client(asking.request(server.port), count + 1)
-        )
-        client.times = times = Times()
-        await client.begun.wait()
-        while not client.seen:
-            await asyncio.sleep(0.01)
-        times.at_client.clear()
+        times = Times()
+        request = asking.request(server.port)
+        client = await server.connect(asking, lambda: _Client(request, count + 1, times))
         with _TimedJournal(server.journal) as journal:
             journal.times = times
+            await client.begun.wait()
+            await asyncio.sleep(0.2)  # the first line may come after the answer's head
+            times.at_client.clear()
             for seq in range(1, count + 1):
                 await asyncio.sleep(PAUSE_S)
                 event = kind(iter=seq)
@@ -108,7 +111,23 @@ async def _round(asking: Asking, kind: type[Event], count: int) -> Times:
                 times.published.append(time.perf_counter())
                 journal.append(event)
             journal.flush()
-            async with asyncio.timeout(30):
-                await client.done.wait()
+            await asyncio.wait_for(client.done.wait(), 30)
+        client.transport.abort()
+    return times
+
+
+async def _echoed(count: int) -> Times:
+    """Return how long a line to another process and back takes: what this machine allows."""
+    line, times = lines(1)[0], Times()
+    with theirs("echo", []) as server:
+        client = await server.connect(Asking(""), lambda: _Client(line, count + 1, times))
+        await client.begun.wait()
+        times.at_client.clear()
+        for _ in range(count):
+            await asyncio.sleep(PAUSE_S)
+            times.published.append(time.perf_counter())
+            times.in_file.append(times.published[-1])
+            client.transport.write(line)
+        await asyncio.wait_for(client.done.wait(), 30)
         client.transport.abort()
     return times

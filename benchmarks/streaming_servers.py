@@ -99,6 +99,17 @@ async def streams(path: Path, listening: socket.socket, unix: socket.socket) -> 
         await asyncio.Event().wait()
 
 
+async def echo(path: Path, listening: socket.socket, unix: socket.socket) -> None:
+    """Send back what comes on a Unix socket."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+
+    async with await asyncio.start_unix_server(answer, sock=unix):
+        await asyncio.Event().wait()
+
+
 def _lines(path: Path) -> list[str]:
     return [line.decode() for line in path.read_bytes().splitlines()]
 
@@ -115,6 +126,7 @@ def main() -> None:
         "sse_starlette": sse_starlette,
         "websockets": websockets,
         "asyncio": streams,
+        "echo": echo,
     }
     listening, unix = (socket.socket(fileno=int(fd)) for fd in fds)
     asyncio.run(servers[name](Path(path), listening, unix))

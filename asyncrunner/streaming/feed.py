@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Self
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from asyncrunner_events.changes import Changes
@@ -25,6 +24,9 @@ __all__ = ["Feed", "Follower"]
 
 KEPT_BYTES = 4 << 20
 """So much of a journal's end is kept, in lines."""
+FEW_BYTES = 1 << 16
+REST_S = 0.001
+"""So long it is not looked again when so little has come, so that each line is not read by itself."""
 SHORTEST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
 """How soon it is looked whether the journal has grown, if nothing tells that it has: at once when it
@@ -90,9 +92,10 @@ class Feed:
             ):
                 pause_s = SHORTEST_PAUSE_S
                 while not self._is_ending:
-                    if self.read(cursor):
+                    if size := self.read(cursor):
                         pause_s = SHORTEST_PAUSE_S
-                        await anyio.lowlevel.checkpoint()  # clients take it now
+                        # Clients take it now, and what comes meanwhile is read at once.
+                        await anyio.sleep(0 if size > FEW_BYTES else REST_S)
                         continue
                     with anyio.move_on_after(pause_s) as self._pause:
                         await changes.changed()
@@ -110,8 +113,8 @@ class Feed:
         self._is_ending = True
         self._pause.cancel()
 
-    def read(self, cursor: Cursor) -> bool:
-        """Take the next lines, and return whether there were any."""
+    def read(self, cursor: Cursor) -> int:
+        """Take the next lines, and return how many bytes they are."""
         lines = cursor.read()
         if cursor.gap is not None:  # clients find it themselves, in the file
             first = cursor.gap.first
@@ -119,7 +122,7 @@ class Feed:
             self._bytes, self._start = 0, Position(first.attempt, first.seq - 1)
             cursor.gap = None
         if not lines or cursor.position is None:
-            return False
+            return 0
         chunk = Chunk(lines, cursor.position)
         self._kept.append(chunk)
         self._bytes += chunk.size
@@ -129,7 +132,7 @@ class Feed:
             self._bytes -= oldest.size
             self._start = oldest.last
         self._wake()
-        return True
+        return chunk.size
 
     def covers(self, position: Position | None) -> bool:
         """Whether all that follows a position is kept."""

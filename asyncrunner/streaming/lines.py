@@ -6,13 +6,12 @@ quiet stream needs no sign of life; one that closes its sending side has left.
 
 import asyncio
 import logging
-import socket
 from typing import Any
 
 from uvicorn.server import ServerState
 
 from .chunk import Chunk
-from .connections import WriteDeadline
+from .connections import WriteDeadline, bound_buffer
 from .records import Record, refusal_record
 from .requests import BadRequestError, NotFoundError, Request
 from .served import LATEST, Served
@@ -21,9 +20,6 @@ from .stream import Item, serve_stream
 __all__ = ["Lines"]
 
 PARAMETERS = ("run", "since", "kind", "type", "rank", "coalesce")
-
-SEND_BUFFER = 1 << 18
-"""So many bytes the kernel takes at once, so that a chunk of lines is one `send`; its own limit is lower."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +43,7 @@ class Lines(asyncio.Protocol):
         self._deadline = WriteDeadline(asyncio.get_running_loop())
         state.connections.add(self)  # type: ignore[arg-type]  # uvicorn only calls `shutdown`
         transport.set_protocol(self)
-        sending = transport.get_extra_info("socket")
-        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        bound_buffer(transport)
 
     @property
     def is_too_slow(self) -> bool:
