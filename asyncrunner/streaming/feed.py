@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from asyncrunner_events.changes import Changes
@@ -26,11 +27,11 @@ KEPT_BYTES = 4 << 20
 """So much of a journal's end is kept, in lines."""
 FEW_BYTES = 1 << 16
 REST_S = 0.001
-"""So long it is not looked again when so little has come, so that each line is not read by itself."""
+"""So long it is not looked again when few lines come time after time, so that they are read together."""
 SHORTEST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
-"""How soon it is looked whether the journal has grown, if nothing tells that it has: at once when it
-had, then less often."""
+"""How soon it is looked whether the journal has grown when nothing has told so. Where something does, seldom;
+elsewhere soon when it has just grown, then less often."""
 
 
 class Feed:
@@ -90,13 +91,16 @@ class Feed:
                 Changes(self.folder) as changes,
                 Cursor(self.folder, self.position, rank=self.rank) as cursor,
             ):
-                pause_s = SHORTEST_PAUSE_S
+                shortest_s = LONGEST_PAUSE_S if changes.are_told else SHORTEST_PAUSE_S
+                pause_s, read_at = shortest_s, 0.0
                 while not self._is_ending:
                     if size := self.read(cursor):
-                        pause_s = SHORTEST_PAUSE_S
-                        # Clients take it now, and what comes meanwhile is read at once.
-                        await anyio.sleep(0 if size > FEW_BYTES else REST_S)
-                        continue
+                        pause_s, before, read_at = shortest_s, read_at, anyio.current_time()
+                        if size > FEW_BYTES:
+                            await anyio.lowlevel.checkpoint()  # clients take it now
+                            continue
+                        if read_at - before < 2 * REST_S:
+                            await anyio.sleep(REST_S)
                     with anyio.move_on_after(pause_s) as self._pause:
                         await changes.changed()
                     pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
