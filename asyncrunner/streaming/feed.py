@@ -119,15 +119,15 @@ class Feed:
 
     def read(self, cursor: Cursor) -> int:
         """Take the next lines, and return how many bytes they are."""
-        lines = cursor.read()
+        block = cursor.read_block()
         if cursor.gap is not None:  # clients find it themselves, in the file
             first = cursor.gap.first
             self._kept.clear()
             self._bytes, self._start = 0, Position(first.attempt, first.seq - 1)
             cursor.gap = None
-        if not lines or cursor.position is None:
+        if not block or cursor.position is None:
             return 0
-        chunk = Chunk(lines, cursor.position)
+        chunk = Chunk(block, cursor.position)
         self._kept.append(chunk)
         self._bytes += chunk.size
         self.position = chunk.last
@@ -214,11 +214,11 @@ class Follower:
                 self._cursor = Cursor(self._feed.folder, self.position, rank=self._feed.rank)
             cursor = self._cursor
             # In a thread: a compressed file is read from its beginning.
-            lines = await anyio.to_thread.run_sync(cursor.read)
+            block = await anyio.to_thread.run_sync(cursor.read_block)
         except OSError as error:
             self.error = str(error)
             return None
-        chunk = Chunk(lines, cursor.position) if lines and cursor.position is not None else None
+        chunk = Chunk(block, cursor.position) if block and cursor.position is not None else None
         self.is_behind = True
         if cursor.gap is not None:
             gap, cursor.gap, self._behind_gap = cursor.gap, None, chunk

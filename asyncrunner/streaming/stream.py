@@ -159,7 +159,7 @@ async def _send_all(
                 if carrier.is_too_slow:
                     return "slow"
                 if isinstance(item, Chunk):
-                    served.counts.events += len(item.lines)
+                    served.counts.events += item.count
         return "unreadable" if feed.error or follower.error else "server_ends"
 
 
@@ -174,7 +174,7 @@ async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerat
                 chunk, left_out = _newest_of(chunk)
                 if left_out:
                     yield left_out_record(feed.source, left_out, str(chunk.last))
-            if chunk.lines:
+            if chunk.ndjson:
                 yield chunk
         elif feed.is_over or follower.error:
             return
@@ -184,4 +184,4 @@ async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerat
 
 def _newest_of(chunk: Chunk) -> tuple[Chunk, int]:
     lines = without_older_telemetry(chunk.lines)
-    return Chunk(lines, chunk.last), len(chunk.lines) - len(lines)
+    return Chunk(b"".join(lines), chunk.last), len(chunk.lines) - len(lines)
