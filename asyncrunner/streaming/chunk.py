@@ -35,7 +35,7 @@ class Chunk:
         """How many bytes its lines are."""
         return len(self.ndjson)
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many lines there are."""
         return self.ndjson.count(b"\n")
