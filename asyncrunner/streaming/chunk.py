@@ -40,9 +40,9 @@ class Chunk:
         """How many lines there are."""
         return self.ndjson.count(b"\n")
 
-    @cached_property
+    @property
     def lines(self) -> list[bytes]:
-        """The lines, each with its line break."""
+        """The lines, each with its line break; not kept, as what is made of them is."""
         return self.ndjson.splitlines(keepends=True)
 
     @cached_property

@@ -184,4 +184,4 @@ async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerat
 
 def _newest_of(chunk: Chunk) -> tuple[Chunk, int]:
     lines = without_older_telemetry(chunk.lines)
-    return Chunk(b"".join(lines), chunk.last), len(chunk.lines) - len(lines)
+    return Chunk(b"".join(lines), chunk.last), chunk.count - len(lines)
