@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import pwd
 import socket
 import struct
@@ -31,7 +30,8 @@ from asyncrunner_events import (
 )
 
 from .errors import ConfigurationError
-from .run_dir.control_socket import LONGEST_LINE, SOCKET, socket_address
+from .run_dir.control_socket import LONGEST_LINE, SOCKET
+from .run_dir.unix_socket import bound
 from .training.control import Control
 from .training.state import RunState
 
@@ -70,11 +70,8 @@ async def _listen(
     run_dir: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 ) -> asyncio.Server:
     (run_dir / SOCKET).unlink(missing_ok=True)  # of a run that was killed; this one has the lock
-    listening = socket.socket(socket.AF_UNIX)
+    listening = bound(run_dir / SOCKET)
     try:
-        with socket_address(run_dir) as address:
-            listening.bind(address)
-            os.chmod(address, 0o600)  # before `listen`, nobody can connect
         return await asyncio.start_unix_server(serve, sock=listening, limit=LONGEST_LINE)
     except BaseException:
         listening.close()

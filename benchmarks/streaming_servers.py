@@ -18,15 +18,15 @@ TOKEN = os.environ.get("ASYNCRUNNER_SERVE_TOKEN", "")
 QUEUE = 4096
 
 
-async def ours(path: Path, listening: socket.socket) -> None:
+async def ours(path: Path, listening: socket.socket, unix: socket.socket) -> None:
     """Serve the runs in a folder."""
     from asyncrunner.cli.serve import views
     from asyncrunner.streaming.server import serve
 
-    await serve(listening, path, views=views(), token=TOKEN, until=anyio.Event())
+    await serve(listening, path, unix=unix, views=views(), token=TOKEN, until=anyio.Event())
 
 
-async def sse_starlette(path: Path, listening: socket.socket) -> None:
+async def sse_starlette(path: Path, listening: socket.socket, unix: socket.socket) -> None:
     """Send lines with sse-starlette: a bounded queue for each client, which loses nothing."""
     import uvicorn
 
@@ -58,7 +58,7 @@ async def sse_starlette(path: Path, listening: socket.socket) -> None:
     await asyncio.gather(uvicorn.Server(config).serve([listening]), feed())
 
 
-async def websockets(path: Path, listening: socket.socket) -> None:
+async def websockets(path: Path, listening: socket.socket, unix: socket.socket) -> None:
     """Send lines with `broadcast`, which has no bound: so it rests as soon as a client is behind."""
     from websockets.asyncio.server import broadcast, serve
 
@@ -80,6 +80,36 @@ async def websockets(path: Path, listening: socket.socket) -> None:
         await asyncio.Event().wait()
 
 
+async def streams(path: Path, listening: socket.socket, unix: socket.socket) -> None:
+    """Send lines on a Unix socket with asyncio's own streams, as one would by hand: a task a client."""
+    lines = [f"{line}\n".encode() for line in _lines(path)]
+    may_go = asyncio.Event()
+
+    async def follow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"\n")
+        await may_go.wait()
+        for line in lines:
+            writer.write(line)
+            await writer.drain()
+
+    async with await asyncio.start_unix_server(follow, sock=unix):
+        await asyncio.to_thread(sys.stdin.buffer.readline)
+        may_go.set()
+        await asyncio.Event().wait()
+
+
+async def echo(path: Path, listening: socket.socket, unix: socket.socket) -> None:
+    """Send back what comes on a Unix socket."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+
+    async with await asyncio.start_unix_server(answer, sock=unix):
+        await asyncio.Event().wait()
+
+
 def _lines(path: Path) -> list[str]:
     return [line.decode() for line in path.read_bytes().splitlines()]
 
@@ -89,10 +119,17 @@ def _is_behind(clients: "set[ServerConnection]") -> bool:
 
 
 def main() -> None:
-    """Run the server that is named, on the socket that is given."""
-    name, path, fd = sys.argv[1:]
-    servers = {"ours": ours, "sse_starlette": sse_starlette, "websockets": websockets}
-    asyncio.run(servers[name](Path(path), socket.socket(fileno=int(fd))))
+    """Run the server that is named, on the sockets that are given."""
+    name, path, *fds = sys.argv[1:]
+    servers = {
+        "ours": ours,
+        "sse_starlette": sse_starlette,
+        "websockets": websockets,
+        "asyncio": streams,
+        "echo": echo,
+    }
+    listening, unix = (socket.socket(fileno=int(fd)) for fd in fds)
+    asyncio.run(servers[name](Path(path), listening, unix))
 
 
 if __name__ == "__main__":

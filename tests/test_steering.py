@@ -24,7 +24,8 @@ from asyncrunner.events import (
     RunPaused,
     StopRequested,
 )
-from asyncrunner.run_dir.control_socket import ask_run, socket_address
+from asyncrunner.run_dir.control_socket import SOCKET, ask_run
+from asyncrunner.run_dir.unix_socket import socket_address
 
 
 async def ask(run_dir: Path, command: str, **fields: Any) -> dict[str, Any]:
@@ -146,7 +147,10 @@ async def test_what_is_no_command_is_refused_and_the_run_goes_on(
     tmp_path: Path, request_line: bytes, error: str
 ):
     def raw() -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX) as connection, socket_address(tmp_path) as address:
+        with (
+            socket.socket(socket.AF_UNIX) as connection,
+            socket_address(tmp_path / SOCKET) as address,
+        ):
             connection.connect(address)
             connection.sendall(request_line)
             return json.loads(connection.makefile().readline())
@@ -162,7 +166,7 @@ async def test_what_is_no_command_is_refused_and_the_run_goes_on(
 async def test_who_sends_too_much_or_too_many_are_turned_away(tmp_path: Path):
     def flood() -> tuple[bytes, dict[str, Any]]:
         connections = [socket.socket(socket.AF_UNIX) for _ in range(9)]
-        with socket_address(tmp_path) as address:
+        with socket_address(tmp_path / SOCKET) as address:
             for connection in connections:
                 connection.settimeout(10)
                 connection.connect(address)
@@ -197,7 +201,7 @@ async def test_only_the_owner_can_connect_and_nothing_stays(tmp_path: Path):
 
 
 async def test_a_socket_that_a_killed_run_left_is_replaced(tmp_path: Path):
-    with socket.socket(socket.AF_UNIX) as left, socket_address(tmp_path) as address:
+    with socket.socket(socket.AF_UNIX) as left, socket_address(tmp_path / SOCKET) as address:
         left.bind(address)
     with pytest.raises(RunDirError, match="no run is going on in"):
         ask_run(tmp_path, "status")

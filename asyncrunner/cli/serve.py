@@ -1,6 +1,7 @@
 """`asyncrunner serve`: a page, streams and an API of runs, in a process that only reads."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from socket import socket
 
     from ..streaming.served import Views
@@ -33,36 +35,59 @@ def serve(
     allow_control: Annotated[
         bool, typer.Option("--allow-control", help="Let who has the token steer runs, too.")
     ] = False,
+    unix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also a Unix socket, for you alone: lines, and HTTP."),
+    ] = None,
     until_eof: Annotated[
         bool, typer.Option("--until-eof", help="End when standard input does.")
     ] = False,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    unix_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Show runs that are on, or were, to browsers and programs.
 
     Reads what runs have written, and needs no torch; with --allow-control a POST to
     /v1/runs/RUN/control steers a run that is on. Every request needs the token, which is in
-    serve.token in PATH, or in the variable ASYNCRUNNER_SERVE_TOKEN.
+    serve.token in PATH, or in the variable ASYNCRUNNER_SERVE_TOKEN; none through --unix.
     """
-    import socket
-
     import anyio
 
-    from ..streaming.listening import check_installed, listen, page_line
+    from ..streaming.listening import check_installed, page_line
     from ..streaming.security import token_for
 
     check_installed()
     if not path.is_dir():
         raise ConfigurationError(f"there is no folder {path}")
     token = token_for(path, host)
-    listening = listen(host, port) if fd is None else socket.socket(fileno=fd)
-    if fd is None:
-        typer.echo(page_line(listening, path), err=True)
     names = (host, *(allow_host or ()))
-    serving = partial(_serve, allow_control=allow_control, until_eof=until_eof)
-    ended_by = anyio.run(serving, listening, path, token, names)
+    with _opened(host, port, fd) as listening, _opened_unix(unix, unix_fd) as unix_socket:
+        if fd is None:
+            typer.echo(page_line(listening, path), err=True)
+        serving = partial(
+            _serve, unix=unix_socket, allow_control=allow_control, until_eof=until_eof
+        )
+        ended_by = anyio.run(serving, listening, path, token, names)
     if ended_by is not None:
         raise typer.Exit(128 + ended_by)
+
+
+def _opened(host: str, port: int | None, fd: int | None) -> "socket":
+    from socket import socket
+
+    from ..streaming.listening import listen
+
+    return listen(host, port) if fd is None else socket(fileno=fd)
+
+
+def _opened_unix(path: Path | None, fd: int | None) -> "AbstractContextManager[socket | None]":
+    from socket import socket
+
+    from ..streaming.listening import listen_unix
+
+    if fd is not None:
+        return socket(fileno=fd)
+    return nullcontext() if path is None else listen_unix(path)
 
 
 async def _serve(
@@ -71,6 +96,7 @@ async def _serve(
     token: str,
     names: Sequence[str],
     *,
+    unix: "socket | None",
     allow_control: bool,
     until_eof: bool,
 ) -> int | None:
@@ -87,6 +113,7 @@ async def _serve(
         await run_server(
             listening,
             path,
+            unix=unix,
             views=views(),
             token=token,
             names=names,

@@ -1,12 +1,9 @@
 """How commands show what files say: as a table, or as JSON. Nothing in it obeys to a terminal."""
 
 import json
-import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, cast
 
 import typer
 
@@ -42,7 +39,9 @@ def echo_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> N
 
 def echo_json(value: object) -> None:
     """Print a value as JSON: paths as text, times in ISO 8601, NaN and infinities as strings."""
-    typer.echo(json.dumps(_plain(value), indent=2))
+    from ..run_dir.as_json import as_json
+
+    typer.echo(json.dumps(as_json(value), indent=2))
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -69,20 +68,3 @@ def age(moment: datetime) -> str:
 def _width(text: str) -> int:
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Mapping():
-            items = cast("Mapping[Any, Any]", value).items()
-            return {str(name): _plain(item) for name, item in items}
-        case list() | tuple():
-            return [_plain(item) for item in cast("Sequence[Any]", value)]
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case datetime():
-            return value.isoformat()
-        case Path():
-            return str(value)
-        case _:
-            return value

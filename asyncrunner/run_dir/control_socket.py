@@ -6,31 +6,19 @@ One line of JSON each way: `{"command": "set_lr", "lr": 0.001, "command_id": "â€
 
 import contextlib
 import json
-import os
 import secrets
 import socket
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirError
+from .unix_socket import socket_address
 
-__all__ = ["LONGEST_LINE", "SOCKET", "ask_run", "socket_address"]
+__all__ = ["LONGEST_LINE", "SOCKET", "ask_run"]
 
 SOCKET = "control.sock"
 LONGEST_LINE = 65_536
 """So many bytes a request or an answer has at most."""
-
-
-@contextmanager
-def socket_address(run_dir: Path) -> Generator[str]:
-    """Yield the socket's address: its path may be longer than the 107 bytes that the kernel takes."""
-    folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
-    finally:
-        os.close(folder)
 
 
 def ask_run(
@@ -62,7 +50,7 @@ def ask_run(
 def _exchange(run_dir: Path, request: bytes, timeout_s: float) -> dict[str, Any]:
     with (
         socket.socket(socket.AF_UNIX) as connection,
-        socket_address(run_dir) as address,
+        socket_address(run_dir / SOCKET) as address,
         contextlib.closing(connection.makefile("rb")) as answers,
     ):
         connection.settimeout(timeout_s)

@@ -6,6 +6,7 @@ records      what a stream says itself: a gap, the end
 feed         the newest lines of a journal, and following it from any position on
 sse          server-sent events
 websocket    the same over a WebSocket
+lines        the same as lines, with nothing around them
 served       the runs in a folder, by their ids
 series       the metrics of a run, down-sampled as they are read
 api          runs, metrics, subscribers and checkpoints as JSON
@@ -19,7 +20,8 @@ control      commands to a run that is on, where that is allowed
 security     who may ask for what
 app          from a request to its answer
 connections  sockets: how many, how long, how slow
-listening    the socket, and the address that people are told
+unix         a Unix socket that speaks HTTP, and lines
+listening    the sockets, and the address that people are told
 server       all of it as a server
 process      the server as a process beside a run
 

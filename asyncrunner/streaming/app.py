@@ -19,8 +19,9 @@ from .requests import BadRequestError, NotFoundError, Request, Response, json_re
 from .routes import Route
 from .security import HEADERS, Guard, Refusal
 from .served import Served
-from .sse import Receive, Send, serve_sse
-from .websocket import serve_websocket
+from .sse import Receive, Send, ServerSentEvents
+from .stream import serve_stream
+from .websocket import WebSocket
 
 __all__ = ["App"]
 
@@ -109,7 +110,7 @@ class App:
             if self._guard.is_token(token.encode()):
                 return self._let_in()
             refusal = _UNKNOWN_TOKEN
-        if refusal is None and not self._guard.knows(request.headers):
+        if refusal is None and not (request.is_private or self._guard.knows(request.headers)):
             refusal = _UNKNOWN_TOKEN
         if refusal is not None:
             return self._refused(refusal)
@@ -121,9 +122,11 @@ class App:
             return self._refused(_NO_WEBSOCKET if is_socket else _WEBSOCKET)
         match route.carrier:
             case "websocket":
-                await serve_websocket(self._served, run, request, receive, send)
+                carrier = WebSocket(request, receive, send)
+                await serve_stream(self._served, run, request, carrier)
             case "sse":
-                await serve_sse(self._served, run, request, receive, send)
+                carrier = ServerSentEvents(request, receive, send)
+                await serve_stream(self._served, run, request, carrier)
             case "http":
                 if route.method == "POST":
                     request.body = await _body(receive)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from struct import pack
 
+from asyncrunner_events.cursor import first_in
 from asyncrunner_events.segments import Position
 
 from .filters import Filter
@@ -20,24 +21,34 @@ class Chunk:
     """Some lines of a journal, in order.
 
     Args:
-        lines: Each with its line break.
+        ndjson: The lines as they are, each with its line break.
         last: The position of the last event that was read with them.
     """
 
-    def __init__(self, lines: Sequence[bytes], last: Position) -> None:
-        self.lines = lines
+    def __init__(self, ndjson: bytes, last: Position) -> None:
+        self.ndjson = ndjson
         self.last = last
         self._filtered: dict[Filter, Chunk] = {}
 
-    @cached_property
+    @property
     def size(self) -> int:
         """How many bytes its lines are."""
-        return sum(map(len, self.lines))
+        return len(self.ndjson)
+
+    @cached_property
+    def count(self) -> int:
+        """How many lines there are."""
+        return self.ndjson.count(b"\n")
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines, each with its line break; not kept, as what is made of them is."""
+        return self.ndjson.splitlines(keepends=True)
 
     @cached_property
     def first(self) -> Position:
         """The position of its first event."""
-        return next(filter(None, map(Position.of, self.lines)), self.last)
+        return first_in(self.ndjson) or self.last
 
     @cached_property
     def sse(self) -> bytes:
@@ -58,7 +69,7 @@ class Chunk:
         if position is None or self.first > position:
             return self
         left = [one for one in self.lines if (p := Position.of(one)) is not None and p > position]
-        return Chunk(left, self.last)
+        return Chunk(b"".join(left), self.last)
 
     def only(self, wanted: Filter) -> "Chunk":
         """Return it with only the lines that are wanted."""
@@ -66,7 +77,8 @@ class Chunk:
             return self
         if (known := self._filtered.get(wanted)) is not None:
             return known
-        chosen = Chunk([line for line in self.lines if wanted.takes(line)], self.last)
+        lines = [line for line in self.lines if wanted.takes(line)]
+        chosen = Chunk(b"".join(lines), self.last)
         if len(self._filtered) < _MOST_FILTERS:
             self._filtered[wanted] = chosen
         return chosen

@@ -6,7 +6,8 @@ deadline is armed by the transport, so it runs whatever the application waits fo
 """
 
 import asyncio
-from typing import Any, cast
+import socket
+from typing import Any, Protocol, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -22,10 +23,20 @@ WRITE_S = 10.0
 LINGER_S = 5.0
 """So long is left to a slow one to read why it is closed."""
 
+SEND_BUFFER = 1 << 18
+"""The kernel holds about twice as much for a client. Else it would hold 4 MB for one that does not read, and for
+a Unix socket less than a chunk of lines."""
+
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n"
     b"content-length: 21\r\n\r\ntoo many connections\n"
 )
+
+
+class _Writing(Protocol):
+    transport: asyncio.Transport
+
+    def resume_writing(self) -> None: ...
 
 
 class WriteDeadline:
@@ -37,7 +48,7 @@ class WriteDeadline:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
-    def arm(self, protocol: "Connection | SocketConnection") -> None:
+    def arm(self, protocol: _Writing) -> None:
         """Begin to count."""
         self._timer = self._loop.call_later(WRITE_S, self._passed, protocol)
 
@@ -52,7 +63,7 @@ class WriteDeadline:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _passed(self, protocol: "Connection | SocketConnection") -> None:
+    def _passed(self, protocol: _Writing) -> None:
         self.is_over = True
         self._timer = self._loop.call_later(LINGER_S, protocol.transport.abort)
         protocol.resume_writing()
@@ -77,6 +88,11 @@ class Connection(H11Protocol):
         """Whether the client has taken nothing for too long."""
         return self._deadline.is_over
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only the owner of this server's files can have made it."""
+        return is_private(self.transport)
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take it, or say that there are too many."""
         if len(self.connections) >= MOST_CONNECTIONS:
@@ -85,6 +101,7 @@ class Connection(H11Protocol):
             transport.close()
             return
         super().connection_made(transport)
+        bound_buffer(transport)
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,6 +168,11 @@ class SocketConnection(WebSocketsSansIOProtocol):
         """Whether the client has taken nothing for too long."""
         return self._deadline.is_over
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only the owner of this server's files can have made it."""
+        return is_private(self.transport)
+
     async def send_frames(self, frames: bytes) -> None:
         """Send whole frames, as soon as the client has taken most of what was sent before.
 
@@ -174,3 +196,14 @@ class SocketConnection(WebSocketsSansIOProtocol):
         """Have the application go on."""
         self._deadline.disarm()
         super().resume_writing()
+
+
+def bound_buffer(transport: asyncio.Transport) -> None:
+    """Set how much the kernel takes before a client has read it."""
+    sending = transport.get_extra_info("socket")
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+
+def is_private(transport: asyncio.Transport) -> bool:
+    """Whether a connection came through a Unix socket: the file system has let it in."""
+    return transport.get_extra_info("socket").family == socket.AF_UNIX

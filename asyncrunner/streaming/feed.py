@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from asyncrunner_events.changes import Changes
 from asyncrunner_events.cursor import Cursor, Gap
 from asyncrunner_events.reader import RunReader
 from asyncrunner_events.segments import Position
@@ -24,9 +25,13 @@ __all__ = ["Feed", "Follower"]
 
 KEPT_BYTES = 4 << 20
 """So much of a journal's end is kept, in lines."""
+FEW_BYTES = 1 << 16
+REST_S = 0.001
+"""So long it is not looked again when few lines come time after time, so that they are read together."""
 SHORTEST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.1
-"""How soon it is looked whether the journal has grown: at once when it has, then less often."""
+"""How soon it is looked whether the journal has grown when nothing has told so. Where something does, seldom;
+elsewhere soon when it has just grown, then less often."""
 
 
 class Feed:
@@ -53,7 +58,8 @@ class Feed:
         self._bytes = 0
         self.change = anyio.Event()
         """Set when more was read, or nothing more will be; then there is another one."""
-        self._ending = anyio.Event()
+        self._is_ending = False
+        self._pause = anyio.CancelScope()
 
     @property
     def source(self) -> str:
@@ -81,15 +87,22 @@ class Feed:
     async def run(self) -> None:
         """Read on as the journal grows, until `end` or an error of reading."""
         try:
-            with Cursor(self.folder, self.position, rank=self.rank) as cursor:
-                pause_s = SHORTEST_PAUSE_S
-                while not self._ending.is_set():
-                    if self.read(cursor):
-                        pause_s = SHORTEST_PAUSE_S
-                        await anyio.lowlevel.checkpoint()  # clients take it now
-                        continue
-                    with anyio.move_on_after(pause_s):
-                        await self._ending.wait()
+            with (
+                Changes(self.folder) as changes,
+                Cursor(self.folder, self.position, rank=self.rank) as cursor,
+            ):
+                shortest_s = LONGEST_PAUSE_S if changes.are_told else SHORTEST_PAUSE_S
+                pause_s, read_at = shortest_s, 0.0
+                while not self._is_ending:
+                    if size := self.read(cursor):
+                        pause_s, before, read_at = shortest_s, read_at, anyio.current_time()
+                        if size > FEW_BYTES:
+                            await anyio.lowlevel.checkpoint()  # clients take it now
+                            continue
+                        if read_at - before < 2 * REST_S:
+                            await anyio.sleep(REST_S)
+                    with anyio.move_on_after(pause_s) as self._pause:
+                        await changes.changed()
                     pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
                 while self.read(cursor):
                     pass
@@ -101,19 +114,20 @@ class Feed:
 
     def end(self) -> None:
         """Read what there is, and then no more."""
-        self._ending.set()
+        self._is_ending = True
+        self._pause.cancel()
 
-    def read(self, cursor: Cursor) -> bool:
-        """Take the next lines, and return whether there were any."""
-        lines = cursor.read()
+    def read(self, cursor: Cursor) -> int:
+        """Take the next lines, and return how many bytes they are."""
+        block = cursor.read_block()
         if cursor.gap is not None:  # clients find it themselves, in the file
             first = cursor.gap.first
             self._kept.clear()
             self._bytes, self._start = 0, Position(first.attempt, first.seq - 1)
             cursor.gap = None
-        if not lines or cursor.position is None:
-            return False
-        chunk = Chunk(lines, cursor.position)
+        if not block or cursor.position is None:
+            return 0
+        chunk = Chunk(block, cursor.position)
         self._kept.append(chunk)
         self._bytes += chunk.size
         self.position = chunk.last
@@ -122,7 +136,7 @@ class Feed:
             self._bytes -= oldest.size
             self._start = oldest.last
         self._wake()
-        return True
+        return chunk.size
 
     def covers(self, position: Position | None) -> bool:
         """Whether all that follows a position is kept."""
@@ -200,11 +214,11 @@ class Follower:
                 self._cursor = Cursor(self._feed.folder, self.position, rank=self._feed.rank)
             cursor = self._cursor
             # In a thread: a compressed file is read from its beginning.
-            lines = await anyio.to_thread.run_sync(cursor.read)
+            block = await anyio.to_thread.run_sync(cursor.read_block)
         except OSError as error:
             self.error = str(error)
             return None
-        chunk = Chunk(lines, cursor.position) if lines and cursor.position is not None else None
+        chunk = Chunk(block, cursor.position) if block and cursor.position is not None else None
         self.is_behind = True
         if cursor.gap is not None:
             gap, cursor.gap, self._behind_gap = cursor.gap, None, chunk

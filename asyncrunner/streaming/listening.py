@@ -1,14 +1,19 @@
-"""The socket a server listens on, and the address that people are told; without the server's libraries."""
+"""The sockets a server listens on, and the address that people are told; without the server's libraries."""
 
+import contextlib
+import os
 import socket
+import stat
 import sys
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..run_dir.unix_socket import bound, socket_address
 from .security import TOKEN_FILE, is_loopback, token_for
 
-__all__ = ["DEFAULT_PORT", "address_of", "check_installed", "listen", "page_line"]
+__all__ = ["DEFAULT_PORT", "address_of", "check_installed", "listen", "listen_unix", "page_line"]
 
 DEFAULT_PORT = 8765
 
@@ -39,6 +44,46 @@ def listen(host: str, port: int | None) -> socket.socket:
         else:
             return opened
     raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def listen_unix(path: Path) -> Generator[socket.socket]:
+    """Yield a Unix socket that listens at a path, for its owner alone; in the end it is not there any more.
+
+    Raises:
+        ConfigurationError: If that is not possible: something is there already. A socket that nobody
+            listens on, of a server that was killed, is replaced.
+    """
+    try:
+        _remove_dead(path)
+        opened = bound(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {path}: {error.strerror or error}") from None
+    with opened:
+        made = os.lstat(path)
+        opened.listen(1024)
+        try:
+            yield opened
+        finally:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(made, os.lstat(path)):  # and not another server's by now
+                    path.unlink()
+
+
+def _remove_dead(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise ConfigurationError(f"cannot listen on {path}: it is there, and is no socket")
+    with socket.socket(socket.AF_UNIX) as asking, socket_address(path) as address:
+        try:
+            asking.connect(address)
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise ConfigurationError(f"cannot listen on {path}: another process does")
 
 
 def address_of(listening: socket.socket, token: str) -> str:

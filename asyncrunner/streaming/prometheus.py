@@ -4,13 +4,13 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from .requests import Request, Response
 from .routes import Route
-from .served import Served
+from .served import Counts, Served
 
 __all__ = ["PROMETHEUS"]
 
@@ -19,6 +19,10 @@ MOST_RUNS = 20
 """So many runs are told of, those that started last: each metric of each is a series for ever."""
 
 Sample = tuple[Mapping[str, str], float]
+Family = tuple[str, str, str, Iterable[Sample]]
+"""A metric's name, its kind, what it is, and its values."""
+Runs = Sequence[tuple[dict[str, str], dict[str, Any]]]
+"""Runs with the label that each has."""
 
 
 def metrics(served: Served, request: Request, run: str) -> Response:
@@ -32,57 +36,46 @@ def metrics(served: Served, request: Request, run: str) -> Response:
     return Response(text.encode("utf-8", "backslashreplace"), CONTENT_TYPE)
 
 
-def _families(
-    runs: list[dict[str, Any]], served: Served
-) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
-    known = [({"run": str(one["run"])}, one) for one in runs if "run" in one]
-    yield (
-        "run_state",
-        "gauge",
-        "1 for the state that the run's last attempt is in.",
-        [({**label, "state": str(one["state"])}, 1.0) for label, one in known],
-    )
+def _families(runs: list[dict[str, Any]], served: Served) -> Iterator[Family]:
+    yield from _of_runs([({"run": str(one["run"])}, one) for one in runs if "run" in one])
+    yield from _of_the_server(served.counts)
+
+
+def _of_runs(known: Runs) -> Iterator[Family]:
+    states = [({**label, "state": str(one["state"])}, 1.0) for label, one in known]
+    yield "run_state", "gauge", "1 for the state that the run's last attempt is in.", states
     yield "epoch", "gauge", "Epochs completed.", _numbers(known, "epoch")
     yield "iter", "gauge", "Iterations completed.", _numbers(known, "iter")
     yield "attempts", "gauge", "Times the run was started.", _numbers(known, "attempts")
-    yield (
-        "last_event_timestamp_seconds",
-        "gauge",
-        "When the run's last event was published.",
-        [
-            (label, one["last_event"].timestamp())
-            for label, one in known
-            if isinstance(one["last_event"], datetime)
-        ],
-    )
-    yield (
-        "metric",
-        "gauge",
-        "The last value of a metric.",
-        [
-            ({**label, "name": name}, float(value))
-            for label, one in known
-            for name, value in one["metrics"].items()
-        ],
-    )
-    counts = served.counts
+    last = [
+        (label, one["last_event"].timestamp())
+        for label, one in known
+        if isinstance(one["last_event"], datetime)
+    ]
+    yield "last_event_timestamp_seconds", "gauge", "When the run's last event was published.", last
+    metrics = [
+        ({**label, "name": name}, float(value))
+        for label, one in known
+        for name, value in one["metrics"].items()
+    ]
+    yield "metric", "gauge", "The last value of a metric.", metrics
+
+
+def _of_the_server(counts: Counts) -> Iterator[Family]:
     yield "server_streams", "gauge", "Streams that are open.", [({}, float(counts.clients))]
     yield "server_events_total", "counter", "Events sent.", [({}, float(counts.events))]
+    ended = [({"reason": reason}, float(n)) for reason, n in counts.ended.items()]
     yield (
         "server_streams_ended_total",
         "counter",
         "Streams that the server ended, by its reason.",
-        [({"reason": reason}, float(n)) for reason, n in counts.ended.items()],
+        ended,
     )
-    yield (
-        "server_refused_total",
-        "counter",
-        "Requests refused, by their status.",
-        [({"status": str(status)}, float(n)) for status, n in counts.refused.items()],
-    )
+    refused = [({"status": str(status)}, float(n)) for status, n in counts.refused.items()]
+    yield "server_refused_total", "counter", "Requests refused, by their status.", refused
 
 
-def _numbers(known: list[tuple[dict[str, str], dict[str, Any]]], name: str) -> list[Sample]:
+def _numbers(known: Runs, name: str) -> list[Sample]:
     return [(label, float(one[name])) for label, one in known]
 
 

@@ -13,11 +13,20 @@ from typing import Literal
 from asyncrunner_events.cursor import Gap
 from asyncrunner_events.envelope import type_of
 
-__all__ = ["Record", "end_record", "gap_record", "left_out_record", "unknown_position_record"]
+__all__ = [
+    "Reason",
+    "Record",
+    "end_record",
+    "gap_record",
+    "left_out_record",
+    "refusal_record",
+    "unknown_position_record",
+]
 
 Reason = Literal["slow", "server_ends", "unreadable"]
 """Why a stream ends: its client does not read, the server ends, or the journal cannot be read."""
 
+_NO_JOURNAL = "/asyncrunner/runs//attempts/0/ranks/0"
 _numbers = itertools.count(1)
 
 
@@ -77,3 +86,8 @@ def left_out_record(source: str, count: int, last: str) -> Record:
 def end_record(source: str, reason: Reason) -> Record:
     """Return what ends a stream."""
     return Record("stream_end", source, reason=reason)
+
+
+def refusal_record(why: str) -> Record:
+    """Return what a stream consists of that is not begun, where there is no status to say so."""
+    return Record("stream_end", _NO_JOURNAL, reason="refused", error=why)

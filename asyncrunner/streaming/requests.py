@@ -1,14 +1,13 @@
 """What a client asks for, and the answer, without the details of ASGI."""
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs
+
+from ..run_dir.as_json import as_json
 
 __all__ = ["BadRequestError", "NotFoundError", "Request", "Response", "json_response"]
 
@@ -48,6 +47,22 @@ class Request:
             )
         except ValueError:
             raise BadRequestError("the parameters are not UTF-8, or too many") from None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it came through a Unix socket, and so from the owner of the files."""
+        return self.connection is not None and self.connection.is_private
+
+    def check_names(self, known: Collection[str]) -> None:
+        """Check that no other parameters are given.
+
+        Raises:
+            BadRequestError: If one is.
+        """
+        if unknown := sorted(self._query.keys() - set(known)):
+            raise BadRequestError(
+                f"there is no parameter {unknown[0][:64]!r}; there are {', '.join(known)}"
+            )
 
     def one(self, name: str) -> str | None:
         """Return a parameter; None if it is not given.
@@ -102,25 +117,8 @@ class Response:
 
 def json_response(value: object, status: int = 200) -> Response:
     """Return a value as JSON: paths as text, times in ISO 8601, NaN and infinities as strings."""
-    text = json.dumps(_plain(value), allow_nan=False)
+    text = json.dumps(as_json(value), allow_nan=False)
     return Response(text.encode("utf-8", "backslashreplace"), "application/json", status)
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Mapping():
-            items = cast("Mapping[Any, Any]", value).items()
-            return {str(name): _plain(item) for name, item in items}
-        case list() | tuple():
-            return [_plain(item) for item in cast("list[Any]", value)]
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case datetime():
-            return value.isoformat()
-        case Path():
-            return str(value)
-        case _:
-            return value
 
 
 def is_run_id(text: str) -> bool:

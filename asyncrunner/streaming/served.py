@@ -20,7 +20,7 @@ from .feed import Feed
 from .requests import NotFoundError, is_run_id
 from .series import RunSeries
 
-__all__ = ["Counts", "Served", "Views"]
+__all__ = ["LATEST", "Counts", "Served", "Views"]
 
 FRESH_S = 1.0
 """So long what runs there are is not looked up again."""

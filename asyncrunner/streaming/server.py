@@ -1,5 +1,6 @@
 """The application on a socket, from its start to its end."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -16,6 +17,7 @@ from .app import App
 from .connections import Connection, SocketConnection
 from .security import Guard
 from .served import Served, Views
+from .unix import UnixConnection
 
 __all__ = ["Ending", "serve"]
 
@@ -37,6 +39,7 @@ async def serve(
     listening: socket.socket,
     folder: Path,
     *,
+    unix: socket.socket | None = None,
     views: Views,
     token: str,
     names: Collection[str] = (),
@@ -48,6 +51,7 @@ async def serve(
     Args:
         listening: The socket; it is closed in the end.
         folder: The runs.
+        unix: A Unix socket on which they are served as well: see `unix`. It is closed, too.
         views: How what is known of one is found.
         token: What clients must show.
         names: Other names that the server is reached by.
@@ -67,7 +71,8 @@ async def serve(
             server.should_exit = True
 
         tasks.start_soon(end)
-        await server.serve([listening])
+        async with _also_on(unix, server, served):
+            await server.serve([listening])
         tasks.cancel_scope.cancel()
 
 
@@ -77,6 +82,28 @@ async def _closing(listening: socket.socket) -> AsyncGenerator[None]:
         yield
     finally:
         listening.close()
+
+
+@contextlib.asynccontextmanager
+async def _also_on(
+    unix: socket.socket | None, server: _Server, served: Served
+) -> AsyncGenerator[None]:
+    if unix is None:
+        yield
+        return
+    config, state = server.config, server.server_state
+
+    def http() -> Connection:
+        return Connection(config=config, server_state=state, app_state={})
+
+    def accept() -> UnixConnection:
+        return UnixConnection(served, state, http)
+
+    opened = await asyncio.get_running_loop().create_server(accept, sock=unix)
+    try:
+        yield
+    finally:
+        opened.close()
 
 
 class Ending:

@@ -6,17 +6,13 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
-import anyio.to_thread
-
 from .chunk import Chunk
 from .records import Record
 from .requests import Request
 from .security import HEADERS
-from .served import Served
-from .stream import Item, Wanted, send_stream
+from .stream import Item
 
-__all__ = ["serve_sse"]
+__all__ = ["Receive", "Send", "ServerSentEvents", "until_disconnected"]
 
 RETRY_MS = 1000
 """So long a browser waits before it connects again."""
@@ -36,50 +32,47 @@ Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
 
 
-class _Sender:
-    def __init__(self, request: Request, send: Send) -> None:
+class ServerSentEvents:
+    """Carries a stream as the answer to a request.
+
+    Args:
+        request: The request.
+        receive: What comes from the client.
+        send: What goes to it.
+    """
+
+    def __init__(self, request: Request, receive: Receive, send: Send) -> None:
         self._connection = request.connection
+        self._receive = receive
         self._send = send
 
     @property
     def is_too_slow(self) -> bool:
+        """Whether the client has taken nothing for too long."""
         return self._connection.is_too_slow
 
+    async def begin(self) -> None:
+        """Send the answer's head."""
+        await self._send(_START)
+        await self._send(_body(b"retry: %d\n\n" % RETRY_MS))
+
     async def send(self, item: Item) -> None:
+        """Send events, a record, or a sign of life."""
         await self._send(_body(_encoded(item)))
 
+    async def end(self) -> None:
+        """End the answer properly."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-async def serve_sse(
-    served: Served, run: str, request: Request, receive: Receive, send: Send
-) -> None:
-    """Send a run's events until the client leaves.
-
-    Raises:
-        BadRequestError: If a parameter is wrong; nothing has been sent then.
-        NotFoundError: If there is no such run or journal; likewise.
-        OSError: If the journal cannot be read; likewise.
-    """
-    wanted = Wanted(request)
-    folder = await anyio.to_thread.run_sync(served.path, run)
-    async with served.feed(folder, wanted.rank) as feed:
-        start, note = await wanted.start(feed)
-        await send(_START)
-        sender = _Sender(request, send)
-        if request.method != "HEAD":
-            await send(_body(b"retry: %d\n\n" % RETRY_MS))
-            if note is not None:
-                await sender.send(note)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
-                await send_stream(served, feed, start, wanted, sender)
-                tasks.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def until_gone(self) -> None:
+        """Wait until the client has left."""
+        await until_disconnected(self._receive)
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def until_disconnected(receive: Receive) -> None:
+    """Wait until a client has left; what it sends meanwhile is thrown away."""
+    while not (await receive())["type"].endswith(".disconnect"):
         pass
-    scope.cancel()
 
 
 def _body(content: bytes) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
+import anyio
+import anyio.to_thread
+
 from asyncrunner_events.cursor import Gap
 from asyncrunner_events.segments import Position
 
@@ -21,7 +24,7 @@ from .records import (
 from .requests import BadRequestError, Request
 from .served import Served
 
-__all__ = ["Item", "Sender", "Wanted", "send_stream"]
+__all__ = ["Carrier", "Item", "Wanted", "serve_stream"]
 
 HEARTBEAT_S = 15.0
 """After so long without an event, a stream shows that it is alive."""
@@ -30,16 +33,28 @@ Item = Chunk | Record | Position | None
 """What is sent: events, a record, or a sign of life with the position that has been reached."""
 
 
-class Sender(Protocol):
-    """Sends what a stream has, and waits while its client is slow."""
+class Carrier(Protocol):
+    """Brings one client what a stream has, and waits while it is slow."""
 
     @property
     def is_too_slow(self) -> bool:
         """Whether the client has taken nothing for too long."""
         ...
 
+    async def begin(self) -> None:
+        """Say that the stream begins; nothing was wrong with what the client asks for."""
+        ...
+
     async def send(self, item: Item) -> None:
         """Send one thing."""
+        ...
+
+    async def end(self) -> None:
+        """Say that nothing more comes."""
+        ...
+
+    async def until_gone(self) -> None:
+        """Wait until the client has left."""
         ...
 
 
@@ -104,25 +119,48 @@ async def _reached(position: Position, feed: Feed) -> Position:
     return position
 
 
-async def send_stream(
-    served: Served, feed: Feed, start: Position | None, wanted: Wanted, sender: Sender
-) -> None:
-    """Send a journal's events until the client is too slow, or the server ends."""
+async def serve_stream(served: Served, run: str, request: Request, carrier: Carrier) -> None:
+    """Send a run's events until the client leaves or is too slow, or the server ends.
+
+    Raises:
+        BadRequestError: If a parameter is wrong; nothing has been sent then.
+        NotFoundError: If there is no such run or journal; likewise.
+        OSError: If the journal cannot be read; likewise.
+    """
+    wanted = Wanted(request)
+    folder = await anyio.to_thread.run_sync(served.path, run)
+    async with served.feed(folder, wanted.rank) as feed:
+        start, note = await wanted.start(feed)
+        await carrier.begin()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_when_gone, carrier, tasks.cancel_scope)
+            if request.method != "HEAD":
+                if note is not None:
+                    await carrier.send(note)
+                reason = await _send_all(served, feed, start, wanted, carrier)
+                served.counts.ended[reason] = served.counts.ended.get(reason, 0) + 1
+                await carrier.send(end_record(feed.source, reason))
+            await carrier.end()
+            tasks.cancel_scope.cancel()
+
+
+async def _cancel_when_gone(carrier: Carrier, scope: anyio.CancelScope) -> None:
+    await carrier.until_gone()
+    scope.cancel()
+
+
+async def _send_all(
+    served: Served, feed: Feed, start: Position | None, wanted: Wanted, carrier: Carrier
+) -> Reason:
     with Follower(feed, start) as follower:
         async with aclosing(_items(feed, follower, wanted)) as items:
             async for item in items:
-                await sender.send(item)
-                if sender.is_too_slow:
-                    return await _end(served, feed, "slow", sender)
+                await carrier.send(item)
+                if carrier.is_too_slow:
+                    return "slow"
                 if isinstance(item, Chunk):
-                    served.counts.events += len(item.lines)
-        is_unreadable = feed.error or follower.error
-        return await _end(served, feed, "unreadable" if is_unreadable else "server_ends", sender)
-
-
-async def _end(served: Served, feed: Feed, reason: Reason, sender: Sender) -> None:
-    served.counts.ended[reason] = served.counts.ended.get(reason, 0) + 1
-    await sender.send(end_record(feed.source, reason))
+                    served.counts.events += item.count
+        return "unreadable" if feed.error or follower.error else "server_ends"
 
 
 async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerator[Item]:
@@ -136,7 +174,7 @@ async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerat
                 chunk, left_out = _newest_of(chunk)
                 if left_out:
                     yield left_out_record(feed.source, left_out, str(chunk.last))
-            if chunk.lines:
+            if chunk.ndjson:
                 yield chunk
         elif feed.is_over or follower.error:
             return
@@ -146,4 +184,4 @@ async def _items(feed: Feed, follower: Follower, wanted: Wanted) -> AsyncGenerat
 
 def _newest_of(chunk: Chunk) -> tuple[Chunk, int]:
     lines = without_older_telemetry(chunk.lines)
-    return Chunk(lines, chunk.last), len(chunk.lines) - len(lines)
+    return Chunk(b"".join(lines), chunk.last), chunk.count - len(lines)

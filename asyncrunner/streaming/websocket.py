@@ -6,69 +6,57 @@ What a client sends is read and thrown away. One that connects again names where
 uvicorn pings, so a quiet stream needs no sign of life of its own.
 """
 
-from typing import Any
-
-import anyio
-import anyio.to_thread
-
 from .chunk import Chunk, text_frame
 from .records import Record
 from .requests import Request
-from .served import Served
-from .sse import Receive, Send
-from .stream import Item, Wanted, send_stream
+from .sse import Receive, Send, until_disconnected
+from .stream import Item
 
-__all__ = ["serve_websocket"]
+__all__ = ["WebSocket"]
 
 SUBPROTOCOL = "cloudevents.json"
 GOING_AWAY = 1001
 TRY_AGAIN_LATER = 1013
 
 
-class _Sender:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+class WebSocket:
+    """Carries a stream as messages.
+
+    Args:
+        request: The request to connect.
+        receive: What comes from the client.
+        send: What goes to it.
+    """
+
+    def __init__(self, request: Request, receive: Receive, send: Send) -> None:
+        self._request = request
+        self._receive = receive
+        self._send = send
 
     @property
     def is_too_slow(self) -> bool:
-        return self._connection.is_too_slow
+        """Whether the client has taken nothing for too long."""
+        return self._request.connection.is_too_slow
+
+    async def begin(self) -> None:
+        """Accept the connection."""
+        chosen = SUBPROTOCOL if SUBPROTOCOL in self._request.subprotocols else None
+        await self._send({"type": "websocket.accept", "subprotocol": chosen})
 
     async def send(self, item: Item) -> None:
+        """Send events or a record; a sign of life needs no message."""
         if isinstance(item, Chunk):
-            await self._connection.send_frames(item.frames)
+            await self._request.connection.send_frames(item.frames)
         elif isinstance(item, Record):
-            await self._connection.send_frames(text_frame(item.json))
+            await self._request.connection.send_frames(text_frame(item.json))
 
+    async def end(self) -> None:
+        """Close it, and say why."""
+        code, reason = (
+            (TRY_AGAIN_LATER, "slow") if self.is_too_slow else (GOING_AWAY, "server_ends")
+        )
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
-async def serve_websocket(
-    served: Served, run: str, request: Request, receive: Receive, send: Send
-) -> None:
-    """Send a run's events until the client leaves.
-
-    Raises:
-        BadRequestError: If a parameter is wrong; nothing has been sent then.
-        NotFoundError: If there is no such run or journal; likewise.
-        OSError: If the journal cannot be read; likewise.
-    """
-    wanted = Wanted(request)
-    folder = await anyio.to_thread.run_sync(served.path, run)
-    async with served.feed(folder, wanted.rank) as feed:
-        start, note = await wanted.start(feed)
-        chosen = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
-        await send({"type": "websocket.accept", "subprotocol": chosen})
-        sender = _Sender(request.connection)
-        if note is not None:
-            await sender.send(note)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
-            await send_stream(served, feed, start, wanted, sender)
-            slow = sender.is_too_slow
-            code, reason = (TRY_AGAIN_LATER, "slow") if slow else (GOING_AWAY, "server_ends")
-            await send({"type": "websocket.close", "code": code, "reason": reason})
-            tasks.cancel_scope.cancel()
-
-
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
-    scope.cancel()
+    async def until_gone(self) -> None:
+        """Wait until the client has left."""
+        await until_disconnected(self._receive)

@@ -11,9 +11,8 @@ async for event in open_run("runs/digits").stream(since="0.812"):
 
 import heapq
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from typing_extensions import TypeVar
 
 from .base import Event
+from .changes import Changes
 from .cursor import Cursor, Gap
 from .segments import Position, journal_name, ranks_in, segments_of
 from .wire import EVENTS, UnknownEvent, parse
@@ -30,7 +30,7 @@ __all__ = ["RunReader", "open_run"]
 E = TypeVar("E", bound=Event, default=Event)
 
 LONGEST_PAUSE_S = 0.25
-"""So long a reader who follows waits at most before it looks again."""
+"""So long a reader who follows waits at most before it looks again, told of a change or not."""
 _SHORTEST_PAUSE_S = 0.01
 _TAIL = 1 << 20
 
@@ -102,14 +102,19 @@ class RunReader:
         import asyncio  # 30 ms that a reader without a loop does not need
 
         wanted = _Wanted(types, kinds, where)
-        with _Source(self, since, on_gap) as source:
+        with Changes(self.folder) as changes, _Source(self, since, on_gap) as source:
             pause_s = _SHORTEST_PAUSE_S
             while True:
                 lines = source.read()
                 for event in wanted.among(lines):
                     yield event
                 pause_s = _next_pause(pause_s, came=bool(lines))
-                await asyncio.sleep(0 if lines else pause_s)
+                if lines:
+                    await asyncio.sleep(0)
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await changes.changed()
 
     def lines(
         self,
@@ -144,6 +149,7 @@ class _Source:
         on_gap: Callable[[Gap], object] | None,
     ) -> None:
         position = _position(reader, since)
+        self._folder = reader.folder
         self._cursors = [Cursor(reader.folder, position, rank=rank) for rank in reader.ranks]
         self._on_gap = on_gap
         self._closing = ExitStack()
@@ -167,15 +173,18 @@ class _Source:
             each = [self._all_from(cursor) for cursor in self._cursors]
             yield from ([line] for line in heapq.merge(*each, key=_time))
             return
-        pause_s = _SHORTEST_PAUSE_S
-        while True:
-            if lines := self.read():
+        if not follow:
+            while lines := self.read():
                 yield lines
-            elif not follow:
-                return
-            pause_s = _next_pause(pause_s, came=bool(lines))
-            if not lines:
-                time.sleep(pause_s)
+            return
+        pause_s = _SHORTEST_PAUSE_S
+        with Changes(self._folder) as changes:
+            while True:
+                if lines := self.read():
+                    yield lines
+                pause_s = _next_pause(pause_s, came=bool(lines))
+                if not lines:
+                    changes.wait(pause_s)
 
     def _all_from(self, cursor: Cursor) -> Iterator[bytes]:
         while lines := self._from(cursor):

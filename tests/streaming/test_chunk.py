@@ -57,7 +57,7 @@ TRICKY: tuple[dict[str, Any], ...] = (
 def test_every_event_has_its_position_as_its_id(lines: list[bytes]):
     positions = [(Position.of(line), line) for line in lines]
     expected = [f"id: {at}\ndata: ".encode() + line for at, line in positions if at is not None]
-    assert Chunk(lines, Position(3, 999)).sse == b"".join(one + b"\n" for one in expected)
+    assert Chunk(b"".join(lines), Position(3, 999)).sse == b"".join(one + b"\n" for one in expected)
 
 
 @given(st.binary(max_size=300), st.sampled_from([0, 125, 126, 65535, 65536]))
@@ -72,7 +72,7 @@ def test_a_frame_says_how_long_it_is_in_as_few_bytes_as_it_may(text: bytes, pad:
 
 
 def test_what_two_clients_want_alike_is_worked_out_once():
-    chunk = Chunk([ours(0, seq) for seq in range(9)], Position(0, 8))
+    chunk = Chunk(b"".join(ours(0, seq) for seq in range(9)), Position(0, 8))
     assert chunk.only(Filter(["b"])) is chunk.only(Filter(types=["b"]))
     assert chunk.only(Filter()) is chunk
     assert not chunk.only(Filter(["b"])).lines
@@ -80,7 +80,7 @@ def test_what_two_clients_want_alike_is_worked_out_once():
 
 def test_a_chunk_after_a_position_has_only_what_follows_it():
     lines = [ours(0, 8), ours(0, 9), ours(1, 0), ours(1, 1)]
-    chunk = Chunk(lines, Position(1, 1))
+    chunk = Chunk(b"".join(lines), Position(1, 1))
     assert chunk.after(None) is chunk
     assert chunk.after(Position(0, 7)) is chunk
     assert chunk.after(Position(0, 9)).lines == lines[2:]

@@ -14,7 +14,10 @@ import anyio
 import anyio.to_thread
 import psutil
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from serving import TOKEN, Run, Site, seqs
+
+from asyncrunner_events import parse
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -249,3 +252,54 @@ async def test_a_run_without_a_journal_has_nothing_to_serve(tmp_path: Path, star
     _, err = await anyio.to_thread.run_sync(process.communicate)
     assert process.returncode == 2
     assert "--serve shows what a run writes" in err
+
+
+async def test_a_run_that_is_served_has_a_socket_with_lines_as_long_as_it_is_on(
+    tmp_path: Path, start: Start
+):
+    (tmp_path / "train.py").write_text(TRAIN)
+    process = start("run", "--serve", "train.py", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+    await site_of(process, tmp_path)
+    path = tmp_path / "run" / "events.sock"
+    kinds: list[str] = []
+    async with await anyio.connect_unix(path) as stream:
+        await stream.send(b"kind=after_train_epoch,after_run,stream_end\n")
+        received = BufferedByteReceiveStream(stream)
+        while not kinds or kinds[-1] != "stream_end":
+            await anyio.to_thread.run_sync(go_on, process)
+            kinds.append(parse(await received.receive_until(b"\n", 100_000)).kind)
+    assert kinds == [*["after_train_epoch"] * 4, "after_run", "stream_end"]
+    assert await ended(process) == 0
+    assert not path.exists()
+
+
+async def test_a_run_is_served_though_its_socket_cannot_be_had(tmp_path: Path, start: Start):
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "run" / "events.sock").mkdir(parents=True)
+    process = start("run", "--serve", "train.py", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+    assert process.stderr is not None
+    warning = await anyio.to_thread.run_sync(process.stderr.readline)
+    site = await site_of(process, tmp_path)
+    assert "it is there, and is no socket" in warning
+    assert (await site.get("/v1/runs")).status == 200
+
+
+async def test_a_server_listens_on_the_unix_socket_that_it_is_given(tmp_path: Path, start: Start):
+    Run(tmp_path / "runs" / "a").iterate(2)
+    path = tmp_path / "here.sock"
+    process = start("serve", "--unix", "here.sock", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+    await site_of(process, tmp_path)
+    async with await anyio.connect_unix(path) as stream:
+        await stream.send(b"\n")
+        received = BufferedByteReceiveStream(stream)
+        assert [parse(await received.receive_until(b"\n", 9999)).seq for _ in range(2)] == [0, 1]
+        second = start("serve", "--unix", "here.sock", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+        _, err = await anyio.to_thread.run_sync(second.communicate)
+        assert (second.returncode, err.splitlines()[-1]) == (
+            2,
+            "error: cannot listen on here.sock: another process does",
+        )
+        process.send_signal(signal.SIGTERM)
+        assert parse(await received.receive_until(b"\n", 9999)).kind == "stream_end"
+    assert await ended(process) == 143
+    assert not path.exists()
