@@ -22,7 +22,7 @@ from .bookmark import Bookmark
 from .sink import NOTHING, Line, Sink
 from .urls import SinkURL
 
-__all__ = ["Shipment"]
+__all__ = ["ANSWER_S", "Shipment", "batch_of"]
 
 MOST_LINES = 512
 """So many lines a sink is given at once at most."""
@@ -135,7 +135,7 @@ class Shipment:
             with anyio.fail_after(ANSWER_S):
                 if not self._is_open:
                     await self._open(self._lines[0].run)
-                batch = _batch(self._lines)
+                batch = batch_of(self._lines)
                 count = await self._sink.send(batch) if batch else 0
         except ConfigurationError:
             raise
@@ -208,7 +208,8 @@ class Shipment:
             )
 
 
-def _batch(lines: list[Line]) -> list[Line]:
+def batch_of(lines: list[Line]) -> list[Line]:
+    """Return as many of the lines, from the first on, as a sink is given at once."""
     size = 0
     for number, line in enumerate(lines[:MOST_LINES]):
         size += len(line.content)
