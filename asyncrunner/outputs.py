@@ -4,10 +4,18 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
+
+import anyio
 
 from .accounts import account_of
 from .bus import Bus
@@ -28,8 +36,8 @@ from .writers.writing import Writing, writing
 logger = logging.getLogger("asyncrunner")
 
 
-@contextmanager
-def run_outputs(
+@asynccontextmanager
+async def run_outputs(
     bus: Bus,
     settings: Settings,
     *,
@@ -41,13 +49,16 @@ def run_outputs(
     log_every: int,
     config: Mapping[str, Any],
     seed: int | None,
-) -> Generator[None]:
+    hurried: anyio.Event,
+) -> AsyncGenerator[None]:
     """Open the run directory and subscribe journal, writers and progress, until the run is over.
+
+    `hurried` is set when the end waits for no sink any more.
 
     Raises:
         RunDirError: If the directory is in use or cannot be written.
     """
-    with ExitStack() as closing:
+    async with AsyncExitStack() as closing:
         opened = resume = None
         if run_dir is not None:
             opened = closing.enter_context(
@@ -56,7 +67,7 @@ def run_outputs(
             bus.identify(opened.run, opened.attempt)
             resume = resume_command(run_dir, opened.record.attempts[-1])
             which = settings.journal or journal
-            closing.enter_context(_streamed(settings, run_dir))
+            await closing.enter_async_context(_streamed(settings, run_dir, hurried))
             if which != "off":
                 most_bytes = (
                     None if settings.journal_mb is None else settings.journal_mb * 1_000_000
@@ -115,7 +126,9 @@ def check_stream(settings: Settings, run_dir: Path | None, journal: JournalKind)
     checked(settings.stream.split(), allow_private_webhooks=settings.allow_private_webhooks)
 
 
-def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]:
+def _streamed(
+    settings: Settings, run_dir: Path, hurried: anyio.Event
+) -> AbstractAsyncContextManager[None]:
     if settings.stream is None:
         return nullcontext()
     # Entered before the journal is opened, so that it ends when all is in the file.
@@ -124,6 +137,7 @@ def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]
         settings.stream.split(),
         allow_private_webhooks=settings.allow_private_webhooks,
         seconds_left=seconds_left,
+        hurried=hurried,
         say=logger.error,
     )
 
