@@ -179,7 +179,12 @@ def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:
 
 def _say_what_is_left(writers: Iterable[Writing], stream: TextIO | None) -> None:
     for writer in writers:
-        if left := writer.left():
+        try:
+            left: int | str = writer.left()
+        except OSError as error:  # the run's own error must not be lost over it
+            logger.warning("what writer %r has not taken cannot be counted: %s", writer.name, error)
+            left = "some"
+        if left:
             note = f"writer {writer.name!r} is {left} results behind: the run's next start goes on"
             logger.error("%s", note)
             if stream is not None:

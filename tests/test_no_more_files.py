@@ -26,16 +26,13 @@ runner = Runner(
     run_dir="run", device="cpu", journal="all", log="csv", log_every=1, progress="none",
     **({"checkpoint": None} if os.environ["CHECKPOINT"] == "none" else {}),
 )
-held = []
 
 @runner.on(events.BeforeTrainEpoch)
 def limit(event):
     if event.epoch == fill_at:
-        highest = max(map(int, os.listdir("/proc/self/fd")))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, 4096))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))  # what is open stays so
         try:
-            while True:
-                held.append(os.open("/dev/null", os.O_RDONLY))
+            os.open("/dev/null", os.O_RDONLY)
         except OSError as error:
             print(error.strerror)
     if event.epoch == free_at:
