@@ -1,8 +1,10 @@
 """`asyncrunner events`: the catalogue of events, each with its schema and an example."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,8 +81,14 @@ def _loaded(own: Sequence[str]) -> "list[type[Event]]":
     from ..script.find import load_value
 
     found: list[type[Event]] = []
+    modules: dict[str, ModuleType] = {}
     for target in own:
-        value = load_value(target)
+        path, _, name = target.rpartition(":")
+        if path in modules and hasattr(modules[path], name):  # a file is imported once
+            value: Any = getattr(modules[path], name)
+        else:
+            value = load_value(target)
+            modules[path] = sys.modules[getattr(value, "__module__", __name__)]
         if not (isinstance(value, type) and issubclass(value, Event)):
             raise ConfigurationError(f"--own takes a subclass of Event, {target} is {value!r}")
         found.append(value)

@@ -15,6 +15,9 @@ class Progressed(Fact):
     share: float
     note: str = ""
 
+class Brewed(Fact):
+    cups: int = 1
+
 number = 3
 """
 
@@ -47,7 +50,7 @@ def test_each_change_that_breaks_readers_is_named(command: Command, tmp_path: Pa
 
 
 def test_events_of_ones_own_are_compared_too(command: Command, script: Path, tmp_path: Path):
-    own = ("--own", f"{script}:Progressed")
+    own = ("--own", f"{script}:Progressed", "--own", f"{script}:Brewed")
     old = tmp_path / "old.json"
     old.write_text(command("events", "--schema", *own).out)
     assert command("events", "--check", str(old), *own).code == 0
@@ -59,7 +62,9 @@ def test_events_of_ones_own_are_compared_too(command: Command, script: Path, tmp
     assert done.code == 1
     assert done.out.startswith("progressed.note: it was ")
     assert len(done.out.splitlines()) == 1
-    assert command("events", "--check", str(old)).out == "progressed: it is gone\n"
+    assert command("events", "--check", str(old)).out == (
+        "progressed: it is gone\nbrewed: it is gone\n"
+    )
 
 
 @pytest.mark.parametrize(
