@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,8 @@ from ..errors import ConfigurationError
 from .shown import clean
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from asyncrunner_events import Event
 
 __all__ = ["events"]
