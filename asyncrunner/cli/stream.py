@@ -30,9 +30,9 @@ def stream(
         typer.Option(metavar="SECONDS", min=0, help="How long to go on when the run is over."),
     ] = 30.0,
     wait_idle: Annotated[
-        float,
+        float | None,
         typer.Option(metavar="SECONDS", min=0, help="No longer if nothing is taken for so long."),
-    ] = 30.0,
+    ] = None,
     allow_private_webhooks: Annotated[
         bool,
         typer.Option("--allow-private-webhooks", help="Let a webhook be in a private network."),
@@ -63,7 +63,7 @@ def stream(
     sending, received = _sent(
         run,
         sinks,
-        (wait, wait_idle),
+        (wait, float("inf") if wait_idle is None else wait_idle),
         from_stdin=is_beside_a_run,
         allow_private=allow_private_webhooks,
     )
