@@ -34,6 +34,7 @@ class ClosedSegments:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._has_said = False
+        self._renamed: Path | None = None
 
     def add(self) -> bool:
         """Rename the file that is full for its first event; return whether that could be done.
@@ -41,16 +42,32 @@ class ClosedSegments:
         Raises:
             OSError: If the disk refuses.
         """
+        if self._renamed is not None and not self._active.exists():
+            return True  # it could not be taken back before
         with self._active.open("rb", buffering=0) as file:
             first = first_position(file)
         if first is None:
             return False
-        self._active.rename(self._active.with_name(closed_name(self._rank, first)))
+        renamed = self._active.with_name(closed_name(self._rank, first))
+        self._active.rename(renamed)
+        self._renamed = renamed
         return True
+
+    def take_back(self) -> None:
+        """Give the file its name back, as no other can be begun; if the disk refuses, it is kept."""
+        if self._renamed is not None:
+            with contextlib.suppress(OSError):
+                self._renamed.rename(self._active)
+                self._renamed = None
 
     def tidy(self) -> None:
         """Compress what is not compressed yet, and delete what is too much, in a thread."""
-        if any(segment.first for segment in self._segments()):
+        self._renamed = None
+        try:
+            is_needed = any(segment.first for segment in self._segments())
+        except OSError:  # the folder has gone; what is written to goes on
+            return
+        if is_needed:
             self._thread = threading.Thread(target=self._tidy, name="journal", daemon=True)
             self._thread.start()
 

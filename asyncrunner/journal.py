@@ -32,6 +32,9 @@ MOST_LINES = 64
 LONGEST_WAIT_NS = 50_000_000
 """So long a line waits at most, while the event loop turns."""
 
+_PARTS = 8
+"""If another file cannot be begun, it is tried again after such a part of its size."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,7 @@ class Journal:
         self.path = Path(path)
         self._segment_bytes = segment_bytes
         self._closed = ClosedSegments(self.path, most_bytes)
+        self._is_overlong = False
         self._open()
         self._pid = os.getpid()
         self._lines: list[bytes] = []
@@ -170,19 +174,36 @@ class Journal:
             self._closed.wait()
 
     def _open(self) -> None:
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-        if cut := _cut_torn_tail(self._fd):
-            _log.warning("%s: cut off a torn last line of %d bytes", self.path, cut)
-        self._size = os.fstat(self._fd).st_size
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            if cut := _cut_torn_tail(fd):
+                _log.warning("%s: cut off a torn last line of %d bytes", self.path, cut)
+            self._size = os.fstat(fd).st_size
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
 
     def _begin_another(self) -> None:
-        """Close the file and begin another; one that cannot be begun leaves this one as it is."""
-        os.fsync(self._fd)
-        if not self._closed.add():
-            self._size = 0  # no event in it has a position: tried again as much later
-            return
+        """Close the file and begin another; if that cannot be, this one goes on, and it is told once."""
         before = self._fd
-        self._open()  # if that fails, the one before can still be written to
+        try:
+            os.fsync(before)
+            if not self._closed.add():
+                self._size = 0  # no event in it has a position: tried again as much later
+                return
+            try:
+                self._open()
+            except BaseException:
+                self._closed.take_back()
+                raise
+        except OSError as error:  # every event is in the file, so this is no failure of `append`
+            self._size = self._segment_bytes - max(1, self._segment_bytes // _PARTS)
+            if not self._is_overlong:
+                self._is_overlong = True
+                _log.warning("%s grows on, as no other file can be begun: %s", self.path, error)
+            return
+        self._is_overlong = False
         os.close(before)
         self._closed.tidy()
 

@@ -4,10 +4,18 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
+
+import anyio
 
 from .accounts import account_of
 from .bus import Bus
@@ -28,8 +36,8 @@ from .writers.writing import Writing, writing
 logger = logging.getLogger("asyncrunner")
 
 
-@contextmanager
-def run_outputs(
+@asynccontextmanager
+async def run_outputs(
     bus: Bus,
     settings: Settings,
     *,
@@ -41,21 +49,24 @@ def run_outputs(
     log_every: int,
     config: Mapping[str, Any],
     seed: int | None,
-) -> Generator[None]:
+    hurried: anyio.Event,
+) -> AsyncGenerator[None]:
     """Open the run directory and subscribe journal, writers and progress, until the run is over.
+
+    `hurried` is set when the end waits for no sink any more.
 
     Raises:
         RunDirError: If the directory is in use or cannot be written.
     """
     which = settings.journal or journal
     has_journal = which != "off"
-    with ExitStack() as closing:
+    async with AsyncExitStack() as closing:
         opened = None
         if run_dir is not None:
             about = RunDir.open(run_dir, name=name, config=config, seed=seed)
             opened = closing.enter_context(about)
             bus.identify(opened.run, opened.attempt)
-            closing.enter_context(_streamed(settings, run_dir))
+            await closing.enter_async_context(_streamed(settings, run_dir, hurried))
             if which != "off":
                 events = closing.enter_context(_journal(opened.journal, settings.journal_mb))
                 events.attach(bus, which, every=log_every)
@@ -88,7 +99,7 @@ def _shown(
     progress: ProgressKind,
     opened: RunDir | None,
     log_every: int,
-    closing: ExitStack,
+    closing: AsyncExitStack,
 ) -> TextIO | None:
     """Show the run as it goes on, and return where notes about it go; None for nowhere."""
     run_dir, resume = None, None
@@ -125,7 +136,9 @@ def check_stream(settings: Settings, run_dir: Path | None, journal: JournalKind)
     checked(settings.stream.split(), allow_private_webhooks=settings.allow_private_webhooks)
 
 
-def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]:
+def _streamed(
+    settings: Settings, run_dir: Path, hurried: anyio.Event
+) -> AbstractAsyncContextManager[None]:
     if settings.stream is None:
         return nullcontext()
     # Entered before the journal is opened, so that it ends when all is in the file.
@@ -134,6 +147,7 @@ def _streamed(settings: Settings, run_dir: Path) -> AbstractContextManager[None]
         settings.stream.split(),
         allow_private_webhooks=settings.allow_private_webhooks,
         seconds_left=seconds_left,
+        hurried=hurried,
         say=logger.error,
     )
 
@@ -176,7 +190,12 @@ def _write_trace(timeline: Timeline, path: Path, stream: TextIO | None) -> None:
 
 def _say_what_is_left(writers: Iterable[Writing], stream: TextIO | None) -> None:
     for writer in writers:
-        if left := writer.left():
+        try:
+            left: int | str = writer.left()
+        except OSError as error:  # the run's own error must not be lost over it
+            logger.warning("what writer %r has not taken cannot be counted: %s", writer.name, error)
+            left = "some"
+        if left:
             note = f"writer {writer.name!r} is {left} results behind: the run's next start goes on"
             logger.error("%s", note)
             if stream is not None:

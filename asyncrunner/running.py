@@ -8,12 +8,14 @@ all of that is done, so that none of them tears it apart: one that comes late on
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
+    AbstractAsyncContextManager,
     AbstractContextManager,
     ExitStack,
     asynccontextmanager,
     closing,
+    contextmanager,
     nullcontext,
 )
 from functools import partial
@@ -72,6 +74,8 @@ class Running:
         """In a dry run, the mount points that were reached."""
         self._state: RunState | None = None
         self._is_written = False
+        self._is_drained = False
+        self._hurried = anyio.Event()
         self._time_is_up: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -89,19 +93,19 @@ class Running:
                 seed_everything(seed)
             state = self._state = self._build(settings)
             state.has_checkpointer = bool(self._checkpointers())
-            with (
-                ExitStack() as left_last,
-                closing(state),
-                self._outputs(state, seed),
-                checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
-                self._buffers_made(),
-                points_fired(runner.bus, settings.dry_run) as self.fired,
-            ):
-                signals = left_last.enter_context(listening(self._listener()))
-                points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
-                steering = steered(state, self.run_dir)
-                async with runner.bus, steering, self._all_written(state, signals), points:
-                    yield state
+            with ExitStack() as left_last, closing(state):
+                async with self._outputs(state, seed):
+                    with (
+                        self._drained(),
+                        checkpointing(self._checkpointers(), runner.bus, self._save, self.run_dir),
+                        self._buffers_made(),
+                        points_fired(runner.bus, settings.dry_run) as self.fired,
+                    ):
+                        signals = left_last.enter_context(listening(self._listener()))
+                        points = bracket(state, None, BeforeRun, AfterRun, runner=runner)
+                        steering = steered(state, self.run_dir)
+                        async with runner.bus, steering, self._all_written(state, signals), points:
+                            yield state
 
     async def resume(self, state: RunState, choice: str | Path) -> bool:
         """Go on from where `choice` says, and return whether there was anything to go on from.
@@ -151,6 +155,13 @@ class Running:
             finally:
                 self._drain_begins(signals)
 
+    @contextmanager
+    def _drained(self) -> Generator[None]:
+        try:
+            yield
+        finally:
+            self._is_drained = True
+
     def _listener(self) -> Listener:
         loop, bus = asyncio.get_running_loop(), self._runner.bus
         grace_s = GRACE_S if self.settings.grace is None else self.settings.grace
@@ -159,15 +170,21 @@ class Running:
             self.stop(signal_name, "signal")  # at once: the iteration that is on is the last
             loop.call_soon_threadsafe(self._limit_time, grace_s)
 
+        def hurry() -> None:
+            bus.limit_drain(0.0)
+            self._hurried.set()
+
         return Listener(
             stop=stop,
-            hurry=lambda: loop.call_soon_threadsafe(bus.limit_drain, 0.0),
+            hurry=lambda: loop.call_soon_threadsafe(hurry),
             stacks=None if self.run_dir is None else self.run_dir / "logs" / "stuck.txt",
             grace_s=grace_s,
         )
 
     def _limit_time(self, grace_s: float) -> None:
-        if self._is_written:
+        if self._is_drained:
+            self._hurried.set()
+        elif self._is_written:
             self._runner.bus.limit_drain(grace_s)
         elif self.task is not None:
             loop = asyncio.get_running_loop()
@@ -209,7 +226,7 @@ class Running:
             return () if self.run_dir is None else (Checkpointer(),)
         return tuple(given)
 
-    def _outputs(self, state: RunState, seed: int | None) -> AbstractContextManager[None]:
+    def _outputs(self, state: RunState, seed: int | None) -> AbstractAsyncContextManager[None]:
         runner, settings, run_dir = self._runner, self.settings, self.run_dir
         return run_outputs(
             runner.bus,
@@ -222,6 +239,7 @@ class Running:
             log_every=runner.log_every,
             config=config_of(runner, state, settings, seed),
             seed=seed,
+            hurried=self._hurried,
         )
 
 

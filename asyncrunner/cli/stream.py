@@ -29,6 +29,10 @@ def stream(
         float,
         typer.Option(metavar="SECONDS", min=0, help="How long to go on when the run is over."),
     ] = 30.0,
+    wait_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="No longer if nothing is taken for so long."),
+    ] = None,
     allow_private_webhooks: Annotated[
         bool,
         typer.Option("--allow-private-webhooks", help="Let a webhook be in a private network."),
@@ -57,7 +61,11 @@ def stream(
             raise ConfigurationError("no URL came from standard input")
     sinks = checked(urls, allow_private_webhooks=allow_private_webhooks)
     sending, received = _sent(
-        run, sinks, wait, from_stdin=is_beside_a_run, allow_private=allow_private_webhooks
+        run,
+        sinks,
+        (wait, float("inf") if wait_idle is None else wait_idle),
+        from_stdin=is_beside_a_run,
+        allow_private=allow_private_webhooks,
     )
     is_all = _say_what_is_left(run, sending, quiet=is_beside_a_run)
     if received is not None and not is_beside_a_run:
@@ -66,7 +74,12 @@ def stream(
 
 
 def _sent(
-    run: Path, sinks: "list[SinkURL]", wait_s: float, *, from_stdin: bool, allow_private: bool
+    run: Path,
+    sinks: "list[SinkURL]",
+    waits_s: tuple[float, float],
+    *,
+    from_stdin: bool,
+    allow_private: bool,
 ) -> "tuple[Sending, signal.Signals | None]":
     from functools import partial
 
@@ -75,7 +88,14 @@ def _sent(
     from ..sinks.ending import until_released, until_told
     from ..sinks.sending import Sending
 
-    sending = Sending(run, sinks, wait_s=wait_s, allow_private_webhooks=allow_private, say=_say)
+    sending = Sending(
+        run,
+        sinks,
+        wait_s=waits_s[0],
+        wait_idle_s=waits_s[1],
+        allow_private_webhooks=allow_private,
+        say=_say,
+    )
     until_over = partial(until_told, 0) if from_stdin else partial(until_released, run)
     return sending, anyio.run(partial(sending.run, hears_ctrl_c=not from_stdin), until_over)
 

@@ -2,17 +2,22 @@
 
 The training process starts it and pays nothing more: what is sent is read from the journal's file.
 It is in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it, and hears
-through its standard input when the run is over, or has died. URLs come that way too: they may
+through its standard input when the run is over, or has died. The run's end awaits it for a bounded
+time; how far it came is beside the journal, from where the next start, or `asyncrunner stream`, goes on. URLs come that way too: they may
 hold passwords, and arguments of a process can be read by every user of the machine.
 """
 
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
+
+import anyio
+from anyio import to_thread
 
 import asyncrunner_events
 
@@ -25,6 +30,8 @@ __all__ = ["checked", "streamed"]
 
 WAIT_S = 10.0
 """So long the end of a run waits for what has not been sent."""
+AWAY_S = 5.0
+"""So long it waits for sinks none of which acknowledges anything."""
 _LEAVING_S = 3.0
 _RESERVE_S = 1.0
 """So much of the grace time is left to the rest of the run's end."""
@@ -46,15 +53,16 @@ def checked(urls: Sequence[str], *, allow_private_webhooks: bool = False) -> lis
     return parsed
 
 
-@contextlib.contextmanager
-def streamed(
+@contextlib.asynccontextmanager
+async def streamed(
     run_dir: Path,
     urls: Sequence[str],
     *,
     allow_private_webhooks: bool,
     seconds_left: Callable[[], float],
+    hurried: anyio.Event,
     say: Callable[[str], object],
-) -> Generator[None]:
+) -> AsyncGenerator[None]:
     """Send a run's events to sinks while this block lasts, and for a bounded time after it.
 
     Args:
@@ -62,16 +70,19 @@ def streamed(
         urls: The sinks, as they were given.
         allow_private_webhooks: Whether webhooks may be in a private network.
         seconds_left: Returns how long the end of the run may take.
+        hurried: Set when the end of the run waits for nobody any more.
         say: Told if the other process has failed.
     """
     process = _started(run_dir, urls, allow_private_webhooks=allow_private_webhooks)
     try:
         yield
     finally:
-        code = _ended(process, min(WAIT_S + _LEAVING_S, seconds_left() - _RESERVE_S))
+        code = await _ended(process, min(WAIT_S + _LEAVING_S, seconds_left() - _RESERVE_S), hurried)
         if code not in (0, 1):  # 1: it has said itself what is left
+            told_to = code == -signal.SIGTERM  # it had not come so far as to say anything
+            how = "was not waited for" if told_to else f"ended with {code}"
             say(
-                f"the process that streams this run ended with {code}: "
+                f"the process that streams this run {how}: "
                 f"`asyncrunner stream {shlex.quote(str(run_dir))} URL` sends what is left"
             )
 
@@ -80,8 +91,9 @@ def _started(
     run_dir: Path, urls: Sequence[str], *, allow_private_webhooks: bool
 ) -> "subprocess.Popen[bytes]":
     private = ["--allow-private-webhooks"] if allow_private_webhooks else []
+    waits = ["--wait", str(WAIT_S), "--wait-idle", str(AWAY_S)]
     # -P: a script beside which there is a redis.py must not be imported instead of the library.
-    command = [sys.executable, "-P", "-m", "asyncrunner", "stream", "--wait", str(WAIT_S), *private]
+    command = [sys.executable, "-P", "-m", "asyncrunner", "stream", *waits, *private]
     process = subprocess.Popen(
         [*command, str(run_dir.absolute()), "-"],
         stdin=subprocess.PIPE,
@@ -102,17 +114,33 @@ def _import_path() -> str:
     return os.pathsep.join([*map(str, here), *([before] if before else [])])
 
 
-def _ended(process: "subprocess.Popen[bytes]", seconds: float) -> int:
+async def _ended(process: "subprocess.Popen[bytes]", seconds: float, hurried: anyio.Event) -> int:
     with contextlib.suppress(BrokenPipeError):
         assert process.stdin is not None
         process.stdin.write(OVER)
         process.stdin.close()
     try:
-        return process.wait(max(0.0, seconds))
-    except subprocess.TimeoutExpired:
-        process.terminate()  # it says what is left
-    try:
-        return process.wait(_LEAVING_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+        with anyio.move_on_after(max(0.0, seconds)):
+            await _exit_or(process, hurried)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.poll() is None:
+                process.terminate()  # it says what is left
+                with anyio.move_on_after(_LEAVING_S):
+                    await to_thread.run_sync(process.wait, abandon_on_cancel=True)
+            if process.poll() is None:
+                process.kill()
+    return process.wait()
+
+
+async def _exit_or(process: "subprocess.Popen[bytes]", hurried: anyio.Event) -> None:
+    """Wait until the process has ended, or for this."""
+
+    async def wait_for_it() -> None:
+        await hurried.wait()
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_for_it)
+        await to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        group.cancel_scope.cancel()

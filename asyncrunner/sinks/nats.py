@@ -144,9 +144,15 @@ class JetStream(CoreNats):
         self._answers: dict[int, bytes] = {}
         self._expected = 0
         self._all_answered = asyncio.Event()
+        self._newest: bytes | None = None
+
+    async def last(self) -> bytes | None:
+        """Return the last event, as it was when this was opened."""
+        return self._newest
 
     async def open(self, run: str, rank: int) -> Position | None:
         """Connect, and ask for the last event that is there."""
+        self._newest = None
         await self._connect(run, rank)
         return await self._while_connected(self._last())
 
@@ -169,7 +175,8 @@ class JetStream(CoreNats):
             last = await context.get_last_msg(self._stream, f"{self._root}.>")
         except NotFoundError:
             return NOTHING if keeps and info.state.last_seq == 0 else None
-        return Position.of(last.data or b"") if keeps else None
+        newest = self._newest = last.data or b""
+        return Position.of(newest) if keeps else None
 
     async def _publish(self, lines: Sequence[Line]) -> int:
         client: Any = self._connected()

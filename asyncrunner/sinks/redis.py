@@ -74,6 +74,16 @@ class RedisStream:
         attempt, _, seq = last.partition("-")
         return Position(int(attempt) - 1, int(seq)) if attempt != "0" else NOTHING
 
+    async def last(self) -> bytes | None:
+        """Return the newest entry's event; None if all were deleted."""
+        connection: Any = self._connection
+        await connection.send_command("XREVRANGE", self._key, "+", "-", "COUNT", 1)
+        entries = await connection.read_response()
+        if not entries:
+            return None
+        event = _fields(entries[0][1])["event"]
+        return event.encode() if isinstance(event, str) else event
+
     async def send(self, lines: Sequence[Line]) -> int:
         """Add events, all of these or none, and return how many there are now.
 

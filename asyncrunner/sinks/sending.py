@@ -27,6 +27,7 @@ class Sending:
         folder: The run directory.
         urls: The sinks.
         wait_s: Seconds that they have when the run is over, to take what is left.
+        wait_idle_s: Seconds after which they have no more if none of them has acknowledged anything.
         allow_private_webhooks: Whether webhooks may be in a private network.
         say: Told, in words, what goes wrong.
     """
@@ -37,6 +38,7 @@ class Sending:
         urls: Sequence[SinkURL],
         *,
         wait_s: float,
+        wait_idle_s: float = float("inf"),
         allow_private_webhooks: bool = False,
         say: Callable[[str], object],
     ) -> None:
@@ -47,6 +49,7 @@ class Sending:
         self._folder = folder
         self._urls = urls
         self._wait_s = wait_s
+        self._wait_idle_s = wait_idle_s
         self._find = partial(find_sink, allow_private_webhooks=allow_private_webhooks)
         self._say = say
         self._at_work = 0
@@ -85,12 +88,18 @@ class Sending:
                     await over.wait()
             self._start(group)
             for shipment in self.shipments:
-                shipment.run_is_over = True
-            if self._at_work:
-                with anyio.move_on_after(self._wait_s):
-                    await self._none_at_work.wait()
+                shipment.finish()
+            with anyio.move_on_after(self._wait_s):
+                await self._finished_or_idle()
             group.cancel_scope.cancel()
         return received
+
+    async def _finished_or_idle(self) -> None:
+        """Wait until all is sent, or nothing has been acknowledged for too long."""
+        sent = -1
+        while self._at_work and sent < (sent := sum(one.sent for one in self.shipments)):
+            with anyio.move_on_after(self._wait_idle_s):
+                await self._none_at_work.wait()
 
     def _start(self, group: TaskGroup) -> None:
         known = {shipment.rank for shipment in self.shipments}

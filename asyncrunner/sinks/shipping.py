@@ -22,7 +22,7 @@ from .bookmark import Bookmark
 from .sink import NOTHING, Line, Sink
 from .urls import SinkURL
 
-__all__ = ["Shipment"]
+__all__ = ["ANSWER_S", "Shipment", "batch_of"]
 
 MOST_LINES = 512
 """So many lines a sink is given at once at most."""
@@ -33,6 +33,7 @@ ANSWER_S = 30.0
 _KEPT_EVERY_S = 0.5
 _PAUSES_S = (0.01, 0.25)
 _RETRIES_S = (0.1, 5.0)
+_LAST_RETRIES_S = 0.25
 _END = Position(1 << 62, 0)
 
 _log = logging.getLogger("asyncrunner")
@@ -62,10 +63,9 @@ class Shipment:
         self.rank = rank
         self.sent = 0
         """How many events were acknowledged."""
-        self.run_is_over = False
-        """Whether nothing more will be written; who knows it sets it."""
         self.is_done = False
         """Whether all was sent."""
+        self._run_is_over = anyio.Event()
         self._folder = folder
         self._sink = sink
         self._say = say
@@ -98,6 +98,10 @@ class Shipment:
             self._cursor.close()
             self._bookmark.release()
 
+    def finish(self) -> None:
+        """Have it end when all is sent: nothing more will be written."""
+        self._run_is_over.set()
+
     def left(self) -> int:
         """Return how many events are in the journal and were not acknowledged."""
         count = 0
@@ -118,7 +122,7 @@ class Shipment:
         """Wait for lines; return False if there will be no more."""
         pause_s, longest_s = _PAUSES_S
         while not self._lines:
-            is_over = self.run_is_over  # before the last look
+            is_over = self._run_is_over.is_set()  # before the last look
             raw = await to_thread.run_sync(self._cursor.read)
             self._lines = [line for one in raw if (line := Line.of(one)) is not None]
             self._say_what_is_missing()
@@ -135,7 +139,7 @@ class Shipment:
             with anyio.fail_after(ANSWER_S):
                 if not self._is_open:
                     await self._open(self._lines[0].run)
-                batch = _batch(self._lines)
+                batch = batch_of(self._lines)
                 count = await self._sink.send(batch) if batch else 0
         except ConfigurationError:
             raise
@@ -170,7 +174,11 @@ class Shipment:
             self._troubles.add(name)
             words = self.url.scrub(f"{name}: {error}".rstrip(": "))
             self._say(f"{self.url.shown} takes no events ({words}); they wait in the journal")
-        await anyio.sleep(self._retry_s * random.uniform(0.5, 1.0))
+        if self._run_is_over.is_set():  # little time is left
+            await anyio.sleep(_LAST_RETRIES_S)
+            return
+        with anyio.move_on_after(self._retry_s * random.uniform(0.5, 1.0)):
+            await self._run_is_over.wait()
         self._retry_s = min(_RETRIES_S[1], self._retry_s * 2)
 
     def _is_back(self) -> None:
@@ -208,7 +216,8 @@ class Shipment:
             )
 
 
-def _batch(lines: list[Line]) -> list[Line]:
+def batch_of(lines: list[Line]) -> list[Line]:
+    """Return as many of the lines, from the first on, as a sink is given at once."""
     size = 0
     for number, line in enumerate(lines[:MOST_LINES]):
         size += len(line.content)

@@ -19,7 +19,16 @@ from ..errors import ConfigurationError
 from ..suggest import did_you_mean
 from .urls import SinkURL
 
-__all__ = ["GROUP", "NOTHING", "Line", "Sink", "find_sink", "fitting", "require"]
+__all__ = [
+    "GROUP",
+    "NOTHING",
+    "Line",
+    "Remembering",
+    "Sink",
+    "find_sink",
+    "fitting",
+    "require",
+]
 
 _log = logging.getLogger("asyncrunner")
 
@@ -102,6 +111,15 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Disconnect; also called if `open` has failed."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A sink that can show what it has; a replay sees by it whether that is of the same run."""
+
+    async def last(self) -> bytes | None:
+        """Return the last event of this run and rank that is there; to be called while it is open."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import asyncrunner_events
-from asyncrunner_events import Event, RunReader, open_run
+from asyncrunner_events import Event, Position, RunReader, open_run
 
 from ..bus import Bus
 from ..delivery.causation import Link
@@ -29,7 +29,8 @@ async def replay(
     subscriber: Attachable | Callable[[Any], Any],
     types: Any = None,
     *,
-    since: str | int | None = None,
+    since: str | int | Position | None = None,
+    until: Position | None = None,
     speed: float | None = None,
     **options: Unpack[Options],
 ) -> list[Event]:
@@ -46,6 +47,7 @@ async def replay(
         types: What a function gets; if not given, what it is annotated to take, or every event. Event classes of your own are
             recognised if they are named here, or by what the object subscribes to.
         since: Only events after this position: see `asyncrunner_events.RunReader`.
+        until: Only events up to this position.
         speed: How many times as fast as they were published; as fast as it goes if not given.
         options: How a function is subscribed; see `Options`.
 
@@ -71,6 +73,8 @@ async def replay(
     async with bus:
         before_ns: int | None = None
         for event in _reader(source).events(Event, *own, since=since):
+            if until is not None and Position(event.attempt, event.seq) > until:
+                break
             if speed is not None and before_ns is not None:
                 await anyio.sleep(max(0, event.time_ns - before_ns) / 1e9 / speed)
             before_ns = event.time_ns

@@ -28,7 +28,7 @@ from asyncrunner_events import (
 
 from .kept import START
 
-__all__ = ["TAKEN", "JournalSource", "LiveSource", "Source"]
+__all__ = ["TAKEN", "JournalSource", "LiveSource", "Source", "event_for_writers"]
 
 TAKEN: tuple[type[Event], ...] = (
     AfterRun,
@@ -100,7 +100,7 @@ class JournalSource:
                 first = self._cursor.gap.first
                 logger.warning("the journal has nothing before %s any more for writers", first)
                 self._cursor.gap, self.is_cut = None, True
-            events = [event for line in lines if (event := _parsed(line)) is not None]
+            events = [event for line in lines if (event := event_for_writers(line)) is not None]
             if events:
                 return events
         return []
@@ -195,7 +195,8 @@ def _place(event: Event) -> Position:
     return Position(event.attempt, event.seq)
 
 
-def _parsed(line: bytes) -> Event | None:
+def event_for_writers(line: bytes) -> Event | None:
+    """Return a journal's line as an event, if it says something to a writer."""
     kind = _KIND.search(line)
     if kind is None or kind[1] not in _KINDS:
         return None

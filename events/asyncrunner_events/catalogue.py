@@ -28,7 +28,16 @@ from .schema import line_schema, schema_of
 from .typescript import declarations
 from .wire import EVENTS
 
-__all__ = ["NoSuchEventError", "describe", "example", "find", "listing", "schema_of", "summary"]
+__all__ = [
+    "NoSuchEventError",
+    "describe",
+    "example",
+    "find",
+    "listing",
+    "schema_of",
+    "stale",
+    "summary",
+]
 
 _GROUPS: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     (
@@ -168,19 +177,33 @@ def _files(folder: Path) -> dict[Path, str]:
     """Return what the generated files in the folder have to hold.
 
     Raises:
-        FileNotFoundError: If there is no README.md.
-        ValueError: If it has no mark.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it has a README.md without a mark.
     """
-    readme = folder / "README.md"
-    by_hand, mark, _ = readme.read_text(encoding="utf-8").partition(_MARK)
-    if not mark:
-        raise ValueError(f"{readme} has no line {_MARK.strip()!r}")
-    return {
+    for_programs = {
         folder / "schema.json": _json(line_schema()),
         folder / "asyncapi.json": _json(document()),
         folder / "events.d.ts": declarations(),
-        readme: f"{by_hand}{mark}\n{_generated()}",
     }
+    readme = folder / "README.md"
+    if not readme.exists():
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+        return for_programs
+    by_hand, mark, _ = readme.read_text(encoding="utf-8").partition(_MARK)
+    if not mark:
+        raise ValueError(f"{readme} has no line {_MARK.strip()!r}")
+    return for_programs | {readme: f"{by_hand}{mark}\n{_generated()}"}
+
+
+def stale(folder: Path) -> list[str]:
+    """Return a line for each generated file in the folder that is not current, or is missing.
+
+    A folder without `README.md` has only the files for other programs.
+    """
+    return [
+        f"{path}: stale" for path, content in _files(folder).items() if _is_stale(path, content)
+    ]
 
 
 def _json(content: dict[str, Any]) -> str:

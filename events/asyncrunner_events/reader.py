@@ -128,6 +128,18 @@ class RunReader:
             for lines in source.batches(follow=follow):
                 yield from lines
 
+    def place(self, since: str | int | Position | None) -> Position | None:
+        """Return a position as all methods take it; only `None` has none.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        if since is None or isinstance(since, Position):
+            return since
+        if isinstance(since, str) and "." in since:
+            return Position.parse(since)
+        return Position(self.newest_attempt(), int(since))
+
     def newest(self) -> Position | None:
         """Return the position of the newest event, of several ranks that of the one furthest on."""
         found = (_newest(self.folder, rank) for rank in self.ranks)
@@ -148,7 +160,7 @@ class _Source:
         since: str | int | Position | None,
         on_gap: Callable[[Gap], object] | None,
     ) -> None:
-        position = _position(reader, since)
+        position = reader.place(since)
         self._folder = reader.folder
         self._cursors = [Cursor(reader.folder, position, rank=rank) for rank in reader.ranks]
         self._on_gap = on_gap
@@ -239,14 +251,6 @@ def _pattern(kind: str) -> str:
             f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(kind)
         )
     return kind
-
-
-def _position(reader: RunReader, since: str | int | Position | None) -> Position | None:
-    if since is None or isinstance(since, Position):
-        return since
-    if isinstance(since, str) and "." in since:
-        return Position.parse(since)
-    return Position(reader.newest_attempt(), int(since))
 
 
 def _newest(folder: Path, rank: int) -> Position | None:

@@ -5,6 +5,7 @@ an older writer did not have them, and unknown fields are allowed, since a newer
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -79,9 +80,20 @@ def schema_of(event_type: type[Event]) -> Json:
     }
 
 
-def line_schema() -> Json:
-    """Return the JSON Schema of a line that holds any event of `EVENTS`, or one not known here."""
-    types = [type_of(event.kind, event.version) for event in EVENTS]
+def line_schema(own: Sequence[type[Event]] = ()) -> Json:
+    """Return the JSON Schema of a line that holds any event of `EVENTS`, or one not known here.
+
+    Args:
+        own: Event classes of your own to describe as well.
+
+    Raises:
+        ValueError: If two of all of them have the same name or the same kind.
+    """
+    events = (*EVENTS, *own)
+    for names in ([one.__name__ for one in events], [one.kind for one in events]):
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two events are named {', '.join(sorted(twice))}")
+    types = [type_of(event.kind, event.version) for event in events]
     unknown = {
         "title": "UnknownEvent",
         "description": "An event of a newer writer, or one of the user's own.",
@@ -94,19 +106,19 @@ def line_schema() -> Json:
         "type": "object",
         "properties": _ENVELOPE,
         "required": _REQUIRED,
-        "oneOf": [*({"$ref": f"#/$defs/{event.__name__}"} for event in EVENTS), unknown],
+        "oneOf": [*({"$ref": f"#/$defs/{event.__name__}"} for event in events), unknown],
         "$defs": {
             "Event": _data_schema(Event) | {"description": "The fields of every event."},
-            **{event.__name__: _branch(event) for event in EVENTS},
-            **_models(),
+            **{event.__name__: _branch(event) for event in events},
+            **_models(events),
         },
     }
 
 
-def _models() -> Json:
+def _models(events: Sequence[type[Event]]) -> Json:
     """Return the schemas of the models that are fields of events."""
     return {
-        name: is_ for event in EVENTS for name, is_ in _data_schema(event).get("$defs", {}).items()
+        name: is_ for event in events for name, is_ in _data_schema(event).get("$defs", {}).items()
     }
 
 

@@ -327,3 +327,49 @@ def test_a_torn_line_is_a_parse_error(event: Event, data: st.DataObject):
     line = event.to_json()
     with pytest.raises(EventParseError):
         parse(line[: data.draw(st.integers(0, len(line) - 1))])
+
+
+UNKNOWN_LINE = (
+    b'{"specversion":"1.0","id":"3","source":"/asyncrunner/runs/r/attempts/0/ranks/0"'
+    b',"type":"dev.asyncrunner.tea_ready.v1","kind":"tea_ready"'
+    b',"time":"2026-01-01T00:00:00.000000001Z","sequence":"00000000000000000003"'
+    b',"monotonicns":"12","causationid":"2","data":{"cups":2,"iter":7}}'
+)
+
+
+def test_an_unknown_event_that_was_met_before_is_read_as_it_was_the_first_time():
+    line = UNKNOWN_LINE
+    first = parse(line)
+    second = parse(line)
+    assert type(first) is type(second) is UnknownEvent
+    assert vars(second) == vars(first)
+    assert second.to_json() == first.to_json() == line
+    assert parse(line + b"\n") == first
+    reordered = json.dumps(dict(reversed(json.loads(line).items()))).encode()
+    assert vars(parse(reordered)) == vars(first)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"specversion":"1.0",',
+        UNKNOWN_LINE[:-1],
+        UNKNOWN_LINE + b"}",
+        UNKNOWN_LINE.replace(b'"data":{', b'"data":[{').replace(b"}}", b"}]}"),
+        UNKNOWN_LINE.replace(b"/attempts/", b"/starts/"),
+        UNKNOWN_LINE.replace(b"2026-", b"2026+"),
+        UNKNOWN_LINE.replace(b'"id":"', b'"id":"x'),
+    ],
+)
+def test_an_unknown_event_that_was_met_before_is_refused_if_it_is_broken(broken: bytes):
+    parse(UNKNOWN_LINE)
+    with pytest.raises(EventParseError):
+        parse(broken)
+
+
+def test_an_event_that_was_not_known_is_known_to_a_reader_that_names_it():
+    class TeaReady(Event):
+        cups: int
+
+    assert isinstance(parse(UNKNOWN_LINE), UnknownEvent)
+    assert parse(UNKNOWN_LINE, types=[TeaReady]) == TeaReady(cups=2, iter=7)

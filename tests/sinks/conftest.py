@@ -2,6 +2,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from run_process import Run
 from servers import Server, mosquitto, nats_server, redis_server
 
 
@@ -41,3 +42,14 @@ def run_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def runs() -> Generator[list[Run]]:
+    """Runs that are ended with the test."""
+    started: list[Run] = []
+    yield started
+    for run in started:
+        run.process.kill()
+        with run.process:
+            pass

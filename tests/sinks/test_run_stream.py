@@ -4,122 +4,19 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import pytest
 from pings import pings
 from redis import Redis
+from run_process import ROOT, Run, arrived, start, url_of
 from servers import Server, free_port
 
 from asyncrunner.errors import ConfigurationError
 from asyncrunner.outputs import check_stream
 from asyncrunner.run_dir.resume_command import last_attempt, resume_command
 from asyncrunner.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = """
-import sys
-import torch
-from asyncrunner import EpochTrainLoop, Runner, events
-
-torch.set_num_threads(1)
-runner = Runner(
-    torch.nn.Linear(2, 1),
-    optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
-    train=EpochTrainLoop([torch.ones(4, 2)] * 50, lambda model, x: model(x).pow(2).mean(), max_epochs=4),
-    run_dir="run", progress="none", journal="all", checkpoint=None,
-)
-
-@runner.on(events.BeforeTrainEpoch)
-def wait(event):
-    print("epoch", event.epoch, flush=True)
-    assert sys.stdin.readline() == "go on\\n"
-"""
-"""Waits before each epoch until it is told to go on."""
-
-
-class Run:
-    """A run in a process of its own, which waits before each of its four epochs."""
-
-    def __init__(self, folder: Path, *options: str, **env: str) -> None:
-        (folder / "train.py").write_text(SCRIPT)
-        inherited = {name: value for name, value in os.environ.items() if "ASYNCRUNNER" not in name}
-        self.path = folder / "run"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "asyncrunner", "run", *options, "train.py"],
-            cwd=folder,
-            env=inherited | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'events'}"} | env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def wait_for(self, line: str) -> None:
-        """Wait until it says this."""
-        assert self.process.stdout is not None
-        for said in self.process.stdout:
-            if said == f"{line}\n":
-                return
-        pytest.fail(f"it ended without {line!r}: {self.process.communicate()[1]}")
-
-    def epoch(self, number: int) -> None:
-        """Let it train an epoch, once it is there."""
-        self.wait_for(f"epoch {number}")
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Let it go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go on\n")
-        self.process.stdin.flush()
-
-    def end(self) -> tuple[int, str, str]:
-        """Wait for its end, and return its exit code and what it said."""
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The journal."""
-        return (self.path / "events.jsonl").read_bytes().splitlines()
-
-    @property
-    def streamer(self) -> psutil.Process:
-        """The process beside it."""
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
-
-
-@pytest.fixture
-def runs() -> Generator[list[Run]]:
-    """Runs that are ended with the test."""
-    started: list[Run] = []
-    yield started
-    for run in started:
-        run.process.kill()
-        with run.process:
-            pass
-
-
-def start(runs: list[Run], folder: Path, *options: str, **env: str) -> Run:
-    runs.append(Run(folder, *options, **env))
-    return runs[-1]
-
-
-def url_of(server: Server) -> str:
-    return f"redis://127.0.0.1:{server.port}"
-
-
-def arrived(server: Server) -> list[bytes]:
-    """Return what the only stream holds."""
-    with cast("Any", Redis(port=server.port)) as client:
-        (key,) = client.keys("asyncrunner:*")
-        return [fields[b"event"] for _, fields in client.xrange(key)]
 
 
 def wait_for_first(server: Server) -> None:
@@ -154,7 +51,7 @@ def test_a_run_is_streamed_while_it_goes_on_and_all_of_it_has_arrived_when_it_en
     run.epoch(2)
     run.epoch(3)
 
-    assert run.end() == (0, "", "")
+    assert run.end() == (0, "over\n", "")
     assert len(run.lines) > 400
     assert arrived(redis) == run.lines
 
