@@ -38,7 +38,10 @@ _UNKNOWN_TOKEN = Refusal(
 )
 _WEBSOCKET = Refusal(426, "this is a WebSocket", ((b"upgrade", b"websocket"),))
 _NO_WEBSOCKET = Refusal(400, "this is no WebSocket")
-_LET_IN = b"""<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">"""
+_LET_IN = (
+    b'<!doctype html><meta charset="utf-8"><link rel="icon" href="/icon.svg">'
+    b'<meta http-equiv="refresh" content="0;url=/">'
+)
 
 
 class App:

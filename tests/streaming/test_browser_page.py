@@ -1,5 +1,6 @@
 """The page in a real browser, if there is one: driven over its own debugging protocol."""
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -38,6 +39,8 @@ class Page:
             if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.console.append(json.dumps(message["params"]))
             if message.get("id") == number:
+                if "error" in message:
+                    raise LookupError(f"{method}: {message['error']}")
                 return message["result"]
 
     async def evaluate(self, expression: str) -> Any:
@@ -47,9 +50,12 @@ class Page:
 
     async def until(self, expression: str) -> None:
         """Wait until an expression is true."""
+        is_true = False
         with anyio.fail_after(30):
-            while not await self.evaluate(expression):
-                pass
+            while not is_true:
+                # The browser breaks an evaluation off when it goes to another page.
+                with contextlib.suppress(LookupError):
+                    is_true = await self.evaluate(expression)
 
 
 @asynccontextmanager
