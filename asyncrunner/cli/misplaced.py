@@ -1,35 +1,29 @@
 """Options of `asyncrunner run` that were written behind the script, where they are the script's."""
 
-import shlex
 from collections.abc import Sequence
 
 from typer.core import TyperOption
 
-__all__ = ["command_meant"]
+__all__ = ["note_on"]
 
 
-def command_meant(options: Sequence[object], target: str, args: Sequence[str]) -> str | None:
-    """Return the command with the run's options where they belong; None if there are none in `args`.
+def note_on(options: Sequence[object], args: Sequence[str], *, refused: str | None) -> str | None:
+    """Return a note if the run has options of the same names as the script was given.
 
     Args:
         options: The parameters of the command.
-        target: The script.
-        args: What followed it.
+        args: What followed the script.
+        refused: Which of them the script refused; None if it said so itself, and we have not heard.
     """
-    known = {
-        spelling: option
+    ours = {
+        spelling
         for option in options
         if isinstance(option, TyperOption)
         for spelling in (*option.opts, *option.secondary_opts)
-        if spelling != "--help"
-    }
-    ours: list[str] = []
-    rest: list[str] = []
-    remaining = iter(args)
-    for arg in remaining:
-        name, equals, _ = arg.partition("=")
-        option = known.get(name)
-        (rest if option is None else ours).append(arg)
-        if option is not None and not option.is_flag and not equals:
-            ours.extend(value for value in [next(remaining, None)] if value is not None)
-    return shlex.join(["asyncrunner", "run", *ours, target, *rest]) if ours else None
+    } - {"--help"}
+    given = [name for arg in args if (name := arg.partition("=")[0]) in ours]
+    meant = given if refused is None else [name for name in given if name == refused]
+    if not meant:
+        return None
+    named = ", ".join(dict.fromkeys(meant))  # without their values, which may be secrets
+    return f"note: asyncrunner run has {named} too; its own options come before the script"

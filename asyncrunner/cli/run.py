@@ -207,16 +207,11 @@ class _Report:
             self.say(f"run: {what}")
         self._is_chosen = True
 
-    def misplaced(self, args: Sequence[str]) -> str | None:
-        """Return a note if the script was given options that are the run's."""
-        from .misplaced import command_meant
+    def note_on(self, args: Sequence[str], *, refused: str | None = None) -> str:
+        """Return what to say of options that are the run's and were given to the script, if any."""
+        from .misplaced import note_on
 
-        meant = command_meant(self._options, self._target, args)
-        return meant and f"note: options of the run come before the script: {meant}"
-
-    def point_out(self, args: Sequence[str]) -> None:
-        if note := self.misplaced(args):
-            typer.echo(note, err=True)
+        return note_on(self._options, args, refused=refused) or ""
 
     def starts(self, runner: Any) -> None:
         self.chosen(f"{self._target} (a script that starts its run itself)")
@@ -245,6 +240,7 @@ class _Report:
 
 def _start(report: _Report, target: str, args: Sequence[str], config: Path | None) -> None:
     from ..script.find import load
+    from ..script.options import UnknownOptionError
     from ..script.user_code import is_launcher_bug
 
     with stop_signals() as signals, watching(report.starts):
@@ -260,11 +256,11 @@ def _start(report: _Report, target: str, args: Sequence[str], config: Path | Non
             report.stopped(signals)
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as error:
             report.stopped(signals)
-            if isinstance(error, SystemExit) and error.code == _USAGE:
-                report.point_out(args)
+            if isinstance(error, SystemExit) and error.code == _USAGE and report.note_on(args):
+                typer.echo(report.note_on(args), err=True)
             raise
-        except ScriptError as error:
-            if note := report.misplaced(args):
+        except UnknownOptionError as error:
+            if note := report.note_on(args, refused=error.option):
                 error.add_note(note)
             raise
         except (typer.Exit, *_REFUSALS):

@@ -126,6 +126,14 @@ class Option:
         return ScriptError(f"{spelled} must be {self.expected}, got {one_of!r}{hint}{detail}")
 
 
+class UnknownOptionError(ScriptError):
+    """The script's function has no such option."""
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 def options_of(function: Callable[..., object]) -> list[Option]:
     """Return the parameters of `function` that can be chosen from outside.
 
@@ -214,7 +222,7 @@ def _unknown(
     if not word.startswith("-"):
         return ScriptError(f"{_called(function)} takes options, got {word!r}")
     hint = did_you_mean(word.replace("_", "-"), (flag for flag in spellings if "_" not in flag))
-    return ScriptError(f"{_called(function)} has no option {word}{hint}")
+    return UnknownOptionError(f"{_called(function)} has no option {word}{hint}", word)
 
 
 def _option(parameter: inspect.Parameter, help: str) -> Option | None:

@@ -188,13 +188,20 @@ if __name__ == "__main__":
 def test_options_of_the_run_behind_a_script_that_refuses_them_are_pointed_out(
     command: Command, write: Write, train: str
 ):
-    meant = "note: options of the run come before the script: asyncrunner run {} train.py --lr 1\n"
-    for script in (train, ARGPARSE):
+    note = "note: asyncrunner run has {} too; its own options come before the script\n"
+    for script, others in ((train, ""), (ARGPARSE, ", --max-epochs")):
         done = command("run", write(script), "--lr", "1", "--log", "csv", "--max-epochs=2")
         assert done.code == 2
-        assert meant.format("--log csv --max-epochs=2") in done.err
-        done = command("run", write(script), "--serve", "--lr", "1")
-        assert meant.format("--serve") in done.err
+        assert note.format(f"--log{others}") in done.err
         done = command("run", write(script), "--lrr", "1")
         assert done.code == 2
         assert "note:" not in done.err
+
+
+def test_an_option_that_the_script_has_itself_is_not_pointed_out(
+    command: Command, write: Write, train: str
+):
+    own = train.replace("lr: float = 0.1", "lr: float = 0.1, seed: int = 0")
+    done = command("run", write(own), "--seed", "3", "--lr", "abc")
+    assert done.code == 2
+    assert "note:" not in done.err
