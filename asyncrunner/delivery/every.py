@@ -177,4 +177,4 @@ class Counts:
 
 def is_result(event_type: type[Event], stage: str | None) -> bool:
     """Whether an event is the metrics of a validation or test, which are published once."""
-    return stage in ("val", "test") and issubclass(event_type, MetricsReady)
+    return stage != "train" and stage is not None and issubclass(event_type, MetricsReady)

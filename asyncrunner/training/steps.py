@@ -38,17 +38,9 @@ def loss_of(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
         StepError: If there is no loss, or none that can be trained on.
     """
     if isinstance(outputs, torch.Tensor):
-        outputs = {"loss": outputs}
-    if not isinstance(outputs, Mapping):
-        raise StepError(
-            f"{step} returned {type(outputs).__name__}; expected the loss, a tensor, or a dict "
-            'with "loss" in it'
-        )
-    named = cast("dict[str, Any]", outputs)
-    loss = named.get("loss")
-    if not isinstance(loss, torch.Tensor):
-        got = f'"loss": {type(loss).__name__}' if "loss" in named else f"a dict of {list(named)}"
-        raise StepError(f'{step} returned {got}; expected "loss" to be a tensor')
+        named, loss = {"loss": outputs}, outputs
+    else:
+        named, loss = _named(outputs, step)
     if loss.numel() != 1:
         raise StepError(
             f"{step} returned a loss of shape {tuple(loss.shape)}; expected a single "
@@ -59,6 +51,20 @@ def loss_of(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
             f"{step} returned a loss without a graph, so no gradient can be computed: "
             "was it detached, read with .item(), or computed under no_grad?"
         )
+    return named, loss
+
+
+def _named(outputs: Any, step: Step) -> tuple[dict[str, Any], torch.Tensor]:
+    if not isinstance(outputs, Mapping):
+        raise StepError(
+            f"{step} returned {type(outputs).__name__}; expected the loss, a tensor, or a dict "
+            'with "loss" in it'
+        )
+    named = cast("dict[str, Any]", outputs)
+    loss = named.get("loss")
+    if not isinstance(loss, torch.Tensor):
+        got = f'"loss": {type(loss).__name__}' if "loss" in named else f"a dict of {list(named)}"
+        raise StepError(f'{step} returned {got}; expected "loss" to be a tensor')
     return named, loss
 
 

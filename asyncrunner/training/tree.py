@@ -69,6 +69,10 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 def detached(value: Any) -> Any:
     """Return `value` with its tensors cut off from the graph; memory is shared."""
+    if type(value) is torch.Tensor:
+        return value.detach()
+    if type(value) is dict:  # what most steps return, in every iteration
+        return {key: detached(part) for key, part in cast("dict[Any, Any]", value).items()}
     return map_tensors(value, torch.Tensor.detach)
 
 
