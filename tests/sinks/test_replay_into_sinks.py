@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import anyio
 import pytest
 from nats.aio.client import Client
 from pings import pings
@@ -126,6 +127,24 @@ async def test_a_port_where_nobody_listens_is_told_and_not_tried_for_ever(
     monkeypatch.setattr("asyncrunner.replays.target.IntoSink", into)
     with pytest.raises(AsyncRunnerError, match=r"takes no events .*the same command"):
         await replayed(run_dir, f"redis://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize("seconds", ["0", "30"])
+async def test_a_webhook_that_asks_to_wait_again_and_again_is_told_and_not_tried_for_ever(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
+):
+    pings(run_dir, range(10))
+    into = partial(brokers.IntoSink, wait_s=0.5)
+    monkeypatch.setattr("asyncrunner.replays.target.IntoSink", into)
+    with receiving() as receiver:
+        receiver.answers = [Answer(503, {"retry-after": seconds})] * 10_000
+        with (
+            anyio.fail_after(30),
+            pytest.raises(AsyncRunnerError, match=r"takes no events \(it is there, and takes none"),
+        ):
+            await replayed(run_dir, f"{receiver.base}/hook")
+        assert len(receiver.requests) < 20  # with pauses between them
+    assert receiver.taken == []
 
 
 async def test_a_server_that_dies_and_comes_back_costs_no_event(redis: Server, run_dir: Path):
