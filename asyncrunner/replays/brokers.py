@@ -1,7 +1,8 @@
 """A run into a broker or a webhook: each event at most once where the other side can tell.
 
 Unlike `asyncrunner stream` it keeps no position beside the journal: what was asked for is sent,
-from its beginning, and what the other side says that it has is passed over.
+from its beginning, and passed over up to the last event that the other side says that it has. Whether it has
+all before that one is not asked: who has sent a later part cannot add an earlier one.
 """
 
 import random
@@ -72,9 +73,9 @@ class IntoSink:
     async def finish(self) -> str:
         """Say how many events were sent."""
         sent = sum(way.sent for way in self._ways.values())
-        there = sum(way.there for way in self._ways.values())
-        before = f", {there} were there already" if there else ""
-        return f"{self._url.shown}: {sent} events sent{before}"
+        passed_over = sum(way.passed_over for way in self._ways.values())
+        rest = f", {passed_over} up to the last one there passed over" if passed_over else ""
+        return f"{self._url.shown}: {sent} events sent{rest}"
 
 
 class _Way:
@@ -82,7 +83,7 @@ class _Way:
 
     def __init__(self, folder: Path, url: SinkURL, sink: Sink, wait_s: float) -> None:
         self.sent = 0
-        self.there = 0
+        self.passed_over = 0
         self._folder = folder
         self._url = url
         self._sink = sink
@@ -125,10 +126,10 @@ class _Way:
         if not self._is_open:
             await self._open(lines[0])
         known = self._acknowledged
-        there = sum(1 for line in lines if known is not None and line.position <= known)
-        if there:
-            self.there += there
-            return there
+        before = sum(1 for line in lines if known is not None and line.position <= known)
+        if before:
+            self.passed_over += before
+            return before
         count = await self._sink.send(batch_of(lines))
         if count:
             self._acknowledged = lines[count - 1].position
