@@ -2,7 +2,8 @@
 
 The run listens on the socket and hands it over, so the address is known, and told, before the server
 has come up; who connects meanwhile waits in the socket's queue. So it is with a Unix socket in the
-run's directory. The server ends with its standard input, which the operating system closes however
+run's directory; one that is there already is of a run before this one, which has the directory's
+lock, and is replaced. The server ends with its standard input, which the operating system closes however
 the run ends.
 """
 
@@ -54,7 +55,7 @@ def beside(run_dir: Path) -> Generator[str]:
 
 def _unix_socket(path: Path, ending: ExitStack) -> socket | None:
     try:
-        return ending.enter_context(listen_unix(path))
+        return ending.enter_context(listen_unix(path, replace=True))
     except ConfigurationError as error:  # a file system without sockets is no reason not to train
         _log.warning("no lines of events: %s", error)
         return None

@@ -324,8 +324,30 @@ def test_another_servers_socket_is_left_alone(tmp_path: Path):
     assert path.is_socket()
 
 
+def test_the_socket_goes_though_the_process_is_in_another_folder_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with listen_unix(Path("events.sock")):
+        monkeypatch.chdir("/")
+    assert not (tmp_path / "events.sock").exists()
+
+
+def test_who_may_replaces_anothers_socket_and_keeps_its_own_when_the_other_ends(tmp_path: Path):
+    path = tmp_path / "events.sock"
+    with ExitStack() as other:
+        other.enter_context(listen_unix(path))
+        with listen_unix(path, replace=True) as mine:
+            other.close()
+            with closing(socket.socket(socket.AF_UNIX)) as client:
+                client.connect(str(path))
+                mine.accept()[0].close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str):
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str, replace: bool):
     path, target = tmp_path / "events.sock", tmp_path / "target"
     match kind:
         case "file":
@@ -336,7 +358,10 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str):
             bound(target).close()
             path.symlink_to(target)
     before = path.lstat()
-    with pytest.raises(ConfigurationError, match="is no socket"), listen_unix(path):
+    with (
+        pytest.raises(ConfigurationError, match="is no socket"),
+        listen_unix(path, replace=replace),
+    ):
         pass
     assert path.lstat() == before
 
