@@ -255,6 +255,36 @@ def test_a_folder_without_a_journal_is_refused(command: Command, tmp_path: Path)
     assert "there is no journal" in done.err
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [(None, "run.json cannot be read: No such file"), ("{", "run.json is not a run's record: ")],
+)
+def test_a_run_whose_record_cannot_be_read_is_refused(
+    command: Command, tmp_path: Path, record: str | None, message: str
+):
+    run = write_run(tmp_path / "run")
+    (run / "run.json").unlink()
+    if record is not None:
+        (run / "run.json").write_text(record)
+    done = command("replay", str(run), "--into", "csv")
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_a_journal_that_is_damaged_ends_a_replay_which_leaves_nothing(
+    command: Command, tmp_path: Path
+):
+    metrics = [MetricsReady(iter=n, metrics={"loss": 1.0}) for n in range(500)]
+    run = write_run(tmp_path / "run", list(metrics), segment_bytes=20_000)
+    segment = min(run.glob("events.*.jsonl.gz"))
+    segment.write_bytes(segment.read_bytes()[:-100])
+    before = sorted(run.iterdir())
+    done = command("replay", str(run), "--into", "csv")
+    assert done.code == 2
+    assert f"the journal cannot be read: {segment}" in done.err
+    assert sorted(run.iterdir()) == before
+
+
 def test_a_long_replay_shows_in_a_terminal_how_far_it_is(tmp_path: Path, fresh: dict[str, str]):
     metrics = [MetricsReady(iter=n, metrics={"loss": 1.0}) for n in range(2500)]
     write_run(tmp_path / "long", list(metrics))
