@@ -8,7 +8,6 @@ the run ends.
 """
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -16,9 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import socket
 
-import asyncrunner_events
-
 from ..errors import ConfigurationError
+from ..same_packages import environment
 from .listening import check_installed, listen, listen_unix, page_line
 
 __all__ = ["beside"]
@@ -68,7 +66,7 @@ def _started(command: Sequence[str], fds: Mapping[str, int]) -> "subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=list(fds.values()),
-        env=_environment(os.environ),
+        env=environment(),
         start_new_session=True,  # Ctrl-C is for the run, which ends it
     )
 
@@ -83,10 +81,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which the same packages are found, whatever the script's path is."""
-    packages = (Path(__file__).parents[2], Path(asyncrunner_events.__file__).parents[1])
-    path = [str(one) for one in packages] + environ.get("PYTHONPATH", "").split(os.pathsep)
-    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
