@@ -3,7 +3,8 @@
 From the outside in: the seed and the state, the run directory with journal and progress, the
 checkpointers, the bus, and the first and last mount points. On the way out, in this order: `AfterRun`,
 all checkpoints written, background subscribers drained, the directory released. Signals are heard until
-all of that is done, so that none of them tears it apart: one that comes late only sets the exit code.
+all of that is done, so that none of them tears it apart: one that comes when only sinks are waited for sets the
+exit code, and bounds that wait to the grace time; Ctrl-C ends it.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from .device import pick_device
 from .launch import run_starts
 from .outputs import check_stream, run_outputs
 from .settings import Settings
+from .sinks.child import LEAVE_S
 from .steering import steered
 from .stopping import GRACE_S, Listener, StopSignals, leave_if_stopped, listening
 from .subscribers.checkpointer import Checkpointer, checkpointing
@@ -168,7 +170,7 @@ class Running:
 
         def stop(signal_name: str) -> None:
             self.stop(signal_name, "signal")  # at once: the iteration that is on is the last
-            loop.call_soon_threadsafe(self._limit_time, grace_s)
+            loop.call_soon_threadsafe(self._limit_time, signal_name, grace_s)
 
         def hurry() -> None:
             bus.limit_drain(0.0)
@@ -181,13 +183,14 @@ class Running:
             grace_s=grace_s,
         )
 
-    def _limit_time(self, grace_s: float) -> None:
-        if self._is_drained:
-            self._hurried.set()
+    def _limit_time(self, signal_name: str, grace_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._is_drained:  # what is waited for now is sinks
+            left_s = 0.0 if signal_name == "SIGINT" else grace_s - LEAVE_S
+            loop.call_later(max(0.0, left_s), self._hurried.set)
         elif self._is_written:
             self._runner.bus.limit_drain(grace_s)
         elif self.task is not None:
-            loop = asyncio.get_running_loop()
             self._time_is_up = loop.call_later(grace_s, self.task.cancel)
 
     def _drain_begins(self, signals: StopSignals | None) -> None:

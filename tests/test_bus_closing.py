@@ -64,6 +64,17 @@ async def test_drain_waits_for_all_that_follows_from_what_was_published() -> Non
         await bus.publish(Ping(n=0))  # the bus is open as before
 
 
+async def test_a_limit_counts_from_when_it_is_set_and_not_from_when_a_wait_begins() -> None:
+    async with Bus() as bus:
+        bus.subscribe(Ping, Stuck(), mode="background")
+        await bus.publish(Ping())
+        bus.limit_drain(1.0)
+        assert (await bus.drain()).elapsed_s > 0.5
+        assert (await bus.drain()).elapsed_s < 0.5
+    assert bus.drained is not None
+    assert bus.drained.elapsed_s < 0.5
+
+
 @both_loops
 def test_drain_returns_at_its_deadline_and_names_who_still_had_what(run: Run[None]) -> None:
     async def main() -> None:

@@ -45,14 +45,18 @@ def events(
     """List the events, or show one of them.
 
     A schema that was kept is compared with the events as they are by --check, and exit code 1 says that
-    they do not go together. --own adds your events to all of this.
+    they do not go together. --own adds an event of yours to both.
     """
     from asyncrunner_events import EVENTS, catalogue
 
+    if own and check is None and (not schema or name is not None):
+        raise ConfigurationError("--own goes with --check, or with --schema without NAME")
     if check is not None or generated is not None:
         asked = (name, schema or None, example or None, check, generated)
         if sum(one is not None for one in asked) > 1:
-            raise ConfigurationError("--check and --generated go with nothing else but --own")
+            raise ConfigurationError(
+                "--check goes with nothing else but --own, --generated with nothing"
+            )
         found = _stale(generated) if generated is not None else []
         if check is not None:
             found = _changes(check, own or [])

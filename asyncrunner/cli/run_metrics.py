@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RunDirError
 from .find_run import Run, find_run
 from .shown import echo_json, echo_table
 
@@ -33,7 +33,11 @@ def metrics(
     if smooth < 1:
         raise ConfigurationError(f"--smooth must be at least 1, got {smooth}")
     path = find_run(run)
-    trends = _chosen(trends_of(open_run(path).events(MetricsReady)), names or [])
+    try:
+        found = trends_of(open_run(path).events(MetricsReady))
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"the metrics of {path} cannot be read: {error}") from error
+    trends = _chosen(found, names or [])
     if json:
         each = {name: _as_json(trend, smooth) for name, trend in trends.items()}
         echo_json({"path": path, "smooth": smooth, "metrics": each})

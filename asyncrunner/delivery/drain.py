@@ -57,12 +57,13 @@ class Drain:
         self._turns = turns
         self._ended = ended
         self._scope: anyio.CancelScope | None = None
-        self._limit_s = math.inf
+        self._deadline = math.inf
 
     async def wait(self, timeout_s: float) -> DrainReport:
         """Wait until all is done, or time is up: this, or the limit."""
         began = time.monotonic()
-        with anyio.move_on_after(min(timeout_s, self._limit_s)) as self._scope:
+        deadline = min(anyio.current_time() + timeout_s, self._deadline)
+        with anyio.CancelScope(deadline=deadline) as self._scope:
             while self._is_needed():
                 self._ended.clear()
                 if self._deferred.events or self._turns.is_taken:
@@ -72,11 +73,11 @@ class Drain:
         return self.report(time.monotonic() - began)
 
     def limit(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait at most so long from now on, in all."""
-        self._limit_s = min(self._limit_s, seconds)
+        """Wait at most so long from now on, in all, whenever a wait begins."""
+        # anyio's clock; it cannot be asked outside of a task, where signals are told.
+        self._deadline = min(self._deadline, loop.time() + seconds)
         if self._scope is not None:
-            # anyio's clock; it cannot be asked outside of a task, where signals are told.
-            self._scope.deadline = min(self._scope.deadline, loop.time() + seconds)
+            self._scope.deadline = min(self._scope.deadline, self._deadline)
 
     def report(self, elapsed_s: float) -> DrainReport:
         """Return who has not finished what, after so many seconds."""

@@ -1,7 +1,8 @@
 """A run into a broker or a webhook: each event at most once where the other side can tell.
 
 Unlike `asyncrunner stream` it keeps no position beside the journal: what was asked for is sent,
-from its beginning, and what the other side says that it has is passed over.
+from its beginning, and passed over up to the last event that the other side says that it has. Whether it has
+all before that one is not asked: who has sent a later part cannot add an earlier one.
 """
 
 import random
@@ -15,14 +16,14 @@ import anyio
 from asyncrunner_events import Cursor, Position
 
 from ..errors import AsyncRunnerError, ConfigurationError
-from ..sinks.shipping import ANSWER_S, batch_of
+from ..sinks.shipping import batch_of
 from ..sinks.sink import NOTHING, Line, Remembering, Sink
 from ..sinks.urls import SinkURL
 
 __all__ = ["IntoSink"]
 
 WAIT_S = 10.0
-"""So long a sink that takes nothing is tried again."""
+"""So long a sink that takes nothing is tried again, and so long it may take to answer."""
 _RETRIES_S = (0.05, 2.0)
 
 
@@ -72,9 +73,9 @@ class IntoSink:
     async def finish(self) -> str:
         """Say how many events were sent."""
         sent = sum(way.sent for way in self._ways.values())
-        there = sum(way.there for way in self._ways.values())
-        before = f", {there} were there already" if there else ""
-        return f"{self._url.shown}: {sent} events sent{before}"
+        passed_over = sum(way.passed_over for way in self._ways.values())
+        rest = f", {passed_over} up to the last one there passed over" if passed_over else ""
+        return f"{self._url.shown}: {sent} events sent{rest}"
 
 
 class _Way:
@@ -82,7 +83,7 @@ class _Way:
 
     def __init__(self, folder: Path, url: SinkURL, sink: Sink, wait_s: float) -> None:
         self.sent = 0
-        self.there = 0
+        self.passed_over = 0
         self._folder = folder
         self._url = url
         self._sink = sink
@@ -91,24 +92,26 @@ class _Way:
         self._acknowledged: Position | None = None
 
     async def send(self, lines: list[Line]) -> None:
-        failing_since: float | None = None
-        pause_s = _RETRIES_S[0]
+        idle_since, pause_s, why = time.monotonic(), _RETRIES_S[0], ""
         while lines:
             try:
-                with anyio.fail_after(ANSWER_S if failing_since is None else self._wait_s):
+                with anyio.fail_after(self._wait_s):
                     count = await self._some(lines)
             except AsyncRunnerError:
                 raise
             except Exception as error:  # each library has its own for "not there now"
                 await self.close()
-                failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since >= self._wait_s:
-                    raise self._gave_up(error) from None
-                await anyio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(_RETRIES_S[1], pause_s * 2)
+                count, why = 0, self._reason(error, before=why)
             else:
+                why = "" if count else "it is there, and takes none now"
+            if count:
                 lines = lines[count:]
-                failing_since, pause_s = None, _RETRIES_S[0]
+                idle_since, pause_s = time.monotonic(), _RETRIES_S[0]
+                continue
+            if time.monotonic() - idle_since >= self._wait_s:
+                raise self._gave_up(why)
+            await anyio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(_RETRIES_S[1], pause_s * 2)
 
     async def close(self) -> None:
         self._is_open = False
@@ -123,10 +126,10 @@ class _Way:
         if not self._is_open:
             await self._open(lines[0])
         known = self._acknowledged
-        there = sum(1 for line in lines if known is not None and line.position <= known)
-        if there:
-            self.there += there
-            return there
+        before = sum(1 for line in lines if known is not None and line.position <= known)
+        if before:
+            self.passed_over += before
+            return before
         count = await self._sink.send(batch_of(lines))
         if count:
             self._acknowledged = lines[count - 1].position
@@ -164,10 +167,14 @@ class _Way:
             f"{self._folder}: {start}… (another prefix in the URL keeps both)"
         )
 
-    def _gave_up(self, error: Exception) -> AsyncRunnerError:
-        words = self._url.scrub(f"{type(error).__name__}: {error}".rstrip(": "))
+    def _reason(self, error: Exception, *, before: str) -> str:
+        if isinstance(error, TimeoutError) and not str(error):  # ours: a better one may be known
+            return before or f"no answer in {self._wait_s:g} s"
+        return self._url.scrub(f"{type(error).__name__}: {error}".rstrip(": "))
+
+    def _gave_up(self, why: str) -> AsyncRunnerError:
         rest = "" if self._acknowledged is None else f" after {self._acknowledged}"
         return AsyncRunnerError(
-            f"{self._url.shown} takes no events{rest} ({words}): the same command, "
+            f"{self._url.shown} takes no events{rest} ({why}): the same command, "
             "once it is there, sends what is missing"
         )

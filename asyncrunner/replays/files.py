@@ -13,6 +13,7 @@ from filecmp import cmp
 from pathlib import Path
 from typing import Self
 
+import anyio
 from anyio import to_thread
 
 from ..errors import AsyncRunnerError, ConfigurationError
@@ -58,12 +59,16 @@ class IntoWriter:
         self._is_over = False
 
     async def __aenter__(self) -> Self:
-        await self._do(lambda: (make_directory(self._staging), self._feed.open()))
+        try:
+            await self._do(lambda: (make_directory(self._staging), self._feed.open()))
+        except BaseException:
+            await self._leave_nothing()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if not self._is_over:
-            await to_thread.run_sync(self._break_off)
+            await self._leave_nothing()
 
     async def take(self, lines: Sequence[bytes]) -> None:
         """Have the writer take what is for it.
@@ -100,6 +105,10 @@ class IntoWriter:
             raise AsyncRunnerError(
                 f"the writer {self._feed.writer.name!r} failed: {type(error).__name__}: {error}"
             ) from error
+
+    async def _leave_nothing(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._break_off)
 
     def _put_in_place(self) -> int:
         """Move what is not there yet, once it is known that nothing is in the way."""

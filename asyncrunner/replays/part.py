@@ -51,11 +51,18 @@ class Part:
         return cls(folder, *places)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield its lines, of several ranks in the order of time; what is no event is left out."""
-        for line in open_run(self.folder, rank=None).lines(since=self.since):
-            place = Position.of(line)
-            if place is not None and (self.until is None or place <= self.until):
-                yield line
+        """Yield its lines, of several ranks in the order of time; what is no event is left out.
+
+        Raises:
+            RunDirError: If the journal cannot be read.
+        """
+        try:
+            for line in open_run(self.folder, rank=None).lines(since=self.since):
+                place = Position.of(line)
+                if place is not None and (self.until is None or place <= self.until):
+                    yield line
+        except OSError as error:
+            raise RunDirError(f"the journal cannot be read: {error}") from error
 
     def count(self) -> int:
         """Return how many there are now."""

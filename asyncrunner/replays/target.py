@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, Self
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RunDirError
 from ..run_dir.directory import RunRecord
 from ..run_dir.find import RECORD
 from ..sinks.child import checked
@@ -110,6 +110,12 @@ class Advance(Protocol):
 
 
 def _started(folder: Path) -> Started:
-    record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
+    try:
+        record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
+    except OSError as error:
+        raise RunDirError(f"{folder / RECORD} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise RunDirError(f"{folder / RECORD} is not a run's record: {first}") from error
     config = record.attempts[-1].config if record.attempts else {}
     return Started(id=record.run, name=folder.resolve().name, path=None, config=config)

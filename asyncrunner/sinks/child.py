@@ -2,13 +2,13 @@
 
 The training process starts it and pays nothing more: what is sent is read from the journal's file.
 It is in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it, and hears
-through its standard input when the run is over, or has died. The run's end awaits it for a bounded
-time; how far it came is beside the journal, from where the next start, or `asyncrunner stream`, goes on. URLs come that way too: they may
-hold passwords, and arguments of a process can be read by every user of the machine.
+through its standard input when the run is over, or has died. URLs come that way too: they may hold
+passwords, and arguments of a process can be read by every user of the machine. The run's end awaits it
+for a bounded time; how far it came is beside the journal, from where the next start, or
+`asyncrunner stream`, goes on.
 """
 
 import contextlib
-import os
 import shlex
 import signal
 import subprocess
@@ -19,22 +19,24 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-import asyncrunner_events
-
 from ..errors import ConfigurationError
+from ..same_packages import environment
 from .ending import OVER
 from .sink import find_sink
 from .urls import SinkURL
 
-__all__ = ["checked", "streamed"]
+__all__ = ["LEAVE_S", "checked", "streamed"]
 
 WAIT_S = 10.0
 """So long the end of a run waits for what has not been sent."""
 AWAY_S = 5.0
 """So long it waits for sinks none of which acknowledges anything."""
 _LEAVING_S = 3.0
+"""So long the process may take to say what is left, once it is told to end."""
 _RESERVE_S = 1.0
 """So much of the grace time is left to the rest of the run's end."""
+LEAVE_S = _LEAVING_S + _RESERVE_S
+"""So long before the grace time is over the process is told to end."""
 
 
 def checked(urls: Sequence[str], *, allow_private_webhooks: bool = False) -> list[SinkURL]:
@@ -77,7 +79,7 @@ async def streamed(
     try:
         yield
     finally:
-        code = await _ended(process, min(WAIT_S + _LEAVING_S, seconds_left() - _RESERVE_S), hurried)
+        code = await _ended(process, seconds_left, hurried)
         if code not in (0, 1):  # 1: it has said itself what is left
             told_to = code == -signal.SIGTERM  # it had not come so far as to say anything
             how = "was not waited for" if told_to else f"ended with {code}"
@@ -99,7 +101,7 @@ def _started(
         stdin=subprocess.PIPE,
         stdout=2,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": _import_path()},
+        env=environment(),
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
@@ -108,25 +110,23 @@ def _started(
     return process
 
 
-def _import_path() -> str:
-    here = Path(__file__).parents[2], Path(asyncrunner_events.__file__).parents[1]
-    before = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([*map(str, here), *([before] if before else [])])
-
-
-async def _ended(process: "subprocess.Popen[bytes]", seconds: float, hurried: anyio.Event) -> int:
+async def _ended(
+    process: "subprocess.Popen[bytes]", seconds_left: Callable[[], float], hurried: anyio.Event
+) -> int:
     with contextlib.suppress(BrokenPipeError):
         assert process.stdin is not None
         process.stdin.write(OVER)
         process.stdin.close()
     try:
-        with anyio.move_on_after(max(0.0, seconds)):
+        wait_s = min(WAIT_S + _LEAVING_S, seconds_left() - LEAVE_S)
+        with anyio.move_on_after(max(0.0, wait_s)):
             await _exit_or(process, hurried)
     finally:
         with anyio.CancelScope(shield=True):
             if process.poll() is None:
                 process.terminate()  # it says what is left
-                with anyio.move_on_after(_LEAVING_S):
+                leaving_s = min(_LEAVING_S, seconds_left() - _RESERVE_S)
+                with anyio.move_on_after(max(0.0, leaving_s)):
                     await to_thread.run_sync(process.wait, abandon_on_cancel=True)
             if process.poll() is None:
                 process.kill()

@@ -1,4 +1,4 @@
-"""Connections with limits: how many there are, how long they say nothing, how long they take nothing.
+"""Connections with limits: how many there are, how long they say nothing, how long they do not take what waits.
 
 uvicorn leaves all three open. A client that connects and sends no request, or sends it byte by
 byte, is closed; one that does not read is told so behind what it was sent, and is cut off. The
@@ -19,7 +19,7 @@ MOST_CONNECTIONS = 256
 REQUEST_S = 10.0
 """A request must be there within this time."""
 WRITE_S = 10.0
-"""A client must take something of what waits for it within this time."""
+"""A client must take what waits for it within this time, down to the transport's low-water mark of 16 KiB."""
 LINGER_S = 5.0
 """So long is left to a slow one to read why it is closed."""
 
@@ -40,7 +40,7 @@ class _Writing(Protocol):
 
 
 class WriteDeadline:
-    """Notices that a client takes nothing of what waits for it, and cuts it off soon after."""
+    """Notices that a client does not take what waits for it, and cuts it off soon after."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.is_over = False
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
 
     @property
     def is_too_slow(self) -> bool:
-        """Whether the client has taken nothing for too long."""
+        """Whether the client has not taken for too long what waited for it."""
         return self._deadline.is_over
 
     @property
@@ -165,7 +165,7 @@ class SocketConnection(WebSocketsSansIOProtocol):
 
     @property
     def is_too_slow(self) -> bool:
-        """Whether the client has taken nothing for too long."""
+        """Whether the client has not taken for too long what waited for it."""
         return self._deadline.is_over
 
     @property

@@ -47,43 +47,58 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 @contextlib.contextmanager
-def listen_unix(path: Path) -> Generator[socket.socket]:
+def listen_unix(path: Path, *, replace: bool = False) -> Generator[socket.socket]:
     """Yield a Unix socket that listens at a path, for its owner alone; in the end it is not there any more.
+
+    Args:
+        path: Where.
+        replace: Whether a socket that is there goes without a question: who has the lock of a run's
+            directory knows that whoever listens on it is about to end.
 
     Raises:
         ConfigurationError: If that is not possible: something is there already. A socket that nobody
             listens on, of a server that was killed, is replaced.
     """
-    try:
-        _remove_dead(path)
-        opened = bound(path)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {path}: {error.strerror or error}") from None
-    with opened:
-        made = os.lstat(path)
-        opened.listen(1024)
+    path = path.absolute()  # whatever folder the process is in when it ends
+    with contextlib.ExitStack() as closing:
         try:
-            yield opened
-        finally:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(made, os.lstat(path)):  # and not another server's by now
-                    path.unlink()
+            _make_room(path, replace=replace)
+            opened = closing.enter_context(bound(path))
+            made = os.lstat(path)
+            closing.callback(_remove, path, made)
+            opened.listen(1024)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {path}: {error.strerror or error}"
+            ) from None
+        yield opened
 
 
-def _remove_dead(path: Path) -> None:
+def _remove(path: Path, made: os.stat_result) -> None:
+    with contextlib.suppress(OSError):
+        if os.path.samestat(made, os.lstat(path)):  # and not another server's by now
+            path.unlink()
+
+
+def _make_room(path: Path, *, replace: bool) -> None:
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
         return
     if not is_socket:
         raise ConfigurationError(f"cannot listen on {path}: it is there, and is no socket")
+    if not replace and _is_alive(path):
+        raise ConfigurationError(f"cannot listen on {path}: another process does")
+    path.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as asking, socket_address(path) as address:
         try:
             asking.connect(address)
         except ConnectionRefusedError:
-            path.unlink()
-        else:
-            raise ConfigurationError(f"cannot listen on {path}: another process does")
+            return False
+        return True
 
 
 def address_of(listening: socket.socket, token: str) -> str:

@@ -2,12 +2,12 @@
 
 The run listens on the socket and hands it over, so the address is known, and told, before the server
 has come up; who connects meanwhile waits in the socket's queue. So it is with a Unix socket in the
-run's directory. The server ends with its standard input, which the operating system closes however
+run's directory; one that is there already is of a run before this one, which has the directory's
+lock, and is replaced. The server ends with its standard input, which the operating system closes however
 the run ends.
 """
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -15,9 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import socket
 
-import asyncrunner_events
-
 from ..errors import ConfigurationError
+from ..same_packages import environment
 from .listening import check_installed, listen, listen_unix, page_line
 
 __all__ = ["beside"]
@@ -54,7 +53,7 @@ def beside(run_dir: Path) -> Generator[str]:
 
 def _unix_socket(path: Path, ending: ExitStack) -> socket | None:
     try:
-        return ending.enter_context(listen_unix(path))
+        return ending.enter_context(listen_unix(path, replace=True))
     except ConfigurationError as error:  # a file system without sockets is no reason not to train
         _log.warning("no lines of events: %s", error)
         return None
@@ -67,7 +66,7 @@ def _started(command: Sequence[str], fds: Mapping[str, int]) -> "subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=list(fds.values()),
-        env=_environment(os.environ),
+        env=environment(),
         start_new_session=True,  # Ctrl-C is for the run, which ends it
     )
 
@@ -82,10 +81,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which the same packages are found, whatever the script's path is."""
-    packages = (Path(__file__).parents[2], Path(asyncrunner_events.__file__).parents[1])
-    path = [str(one) for one in packages] + environ.get("PYTHONPATH", "").split(os.pathsep)
-    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

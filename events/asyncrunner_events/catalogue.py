@@ -222,12 +222,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=here)
     options = parser.parse_args(arguments)
     files = _files(options.folder)
-    stale = [path for path, content in files.items() if _is_stale(path, content)]
-    for path in stale:
+    old = [path for path, content in files.items() if _is_stale(path, content)]
+    for path in old:
         if not options.check:
             path.write_text(files[path], encoding="utf-8")
         sys.stdout.write(f"{path}: {'stale' if options.check else 'written'}\n")
-    return 1 if stale and options.check else 0
+    return 1 if old and options.check else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ here also looks from time to time, and waits just as well where nothing is told.
 
 import os
 import select
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Self
 __all__ = ["Changes"]
 
 _MODIFY, _MOVED, _CREATE, _DELETE = 0x2, 0xC0, 0x100, 0x200
-_NONBLOCK_AND_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
 class Changes:
@@ -81,12 +81,14 @@ class Changes:
 
 def _watching(folder: Path) -> int:
     """Return a descriptor that can be read when something changes; -1 if there is none."""
+    if sys.platform != "linux":
+        return -1
     import ctypes
 
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "inotify_init1"):
         return -1
-    fd: int = libc.inotify_init1(_NONBLOCK_AND_CLOEXEC)
+    fd: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if fd >= 0:
         mask = _MODIFY | _MOVED | _CREATE | _DELETE
         if libc.inotify_add_watch(fd, os.fsencode(folder), mask) >= 0:

@@ -4,7 +4,15 @@ import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
-from .segments import Position, Segment, first_position, journal_name, seek, segments_of
+from .segments import (
+    Position,
+    Segment,
+    first_position,
+    journal_name,
+    reading,
+    seek,
+    segments_of,
+)
 
 __all__ = ["Cursor", "Gap", "first_in"]
 
@@ -90,8 +98,9 @@ class Cursor:
         """Return the whole lines that the file has next, without those that were returned before."""
         size = _BLOCK
         while True:
-            file.seek(self._offset)
-            block = file.read(size)
+            with reading(file):
+                file.seek(self._offset)
+                block = file.read(size)
             end = block.rfind(b"\n") + 1
             if not end:
                 if len(block) < size:

@@ -22,7 +22,7 @@ from typing_extensions import TypeVar
 from .base import Event
 from .changes import Changes
 from .cursor import Cursor, Gap
-from .segments import Position, journal_name, ranks_in, segments_of
+from .segments import Position, journal_name, ranks_in, reading, segments_of
 from .wire import EVENTS, UnknownEvent, parse
 
 __all__ = ["RunReader", "open_run"]
@@ -255,7 +255,7 @@ def _pattern(kind: str) -> str:
 
 def _newest(folder: Path, rank: int) -> Position | None:
     for segment in reversed(segments_of(folder, rank)):
-        with segment.open() as file:
+        with segment.open() as file, reading(file):
             if (last := _last_position(file)) is not None:
                 return last
     return None

@@ -14,6 +14,9 @@ be wrong. What is deleted to save room goes from the front.
 import gzip
 import os
 import re
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self, cast
 
@@ -24,6 +27,7 @@ __all__ = [
     "first_position",
     "journal_name",
     "ranks_in",
+    "reading",
     "seek",
     "segments_of",
 ]
@@ -121,13 +125,31 @@ def ranks_in(folder: Path) -> list[int]:
 
 
 def first_position(file: BinaryIO) -> Position | None:
-    """Return the position of the first event in an open file, and leave it at its beginning."""
-    file.seek(0)
+    """Return the position of the first event in an open file, and leave it at its beginning.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
     head = b""
-    while b"\n" not in head and (more := file.read(65536)):
-        head += more
-    file.seek(0)
+    with reading(file):
+        file.seek(0)
+        while b"\n" not in head and (more := file.read(65536)):
+            head += more
+        file.seek(0)
     return next(filter(None, map(Position.of, head.split(b"\n")[:-1])), None)
+
+
+@contextmanager
+def reading(file: BinaryIO) -> Generator[None]:
+    """Read a file that may be compressed, in this block.
+
+    Raises:
+        OSError: Also if what is compressed was cut or is damaged.
+    """
+    try:
+        yield
+    except (EOFError, zlib.error) as error:  # gzip has no `OSError` for these
+        raise OSError(f"{file.name}: {error}") from error
 
 
 def seek(file: BinaryIO, since: Position) -> int:

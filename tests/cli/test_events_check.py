@@ -108,3 +108,14 @@ def test_generated_files_are_current_or_named(command: Command, tmp_path: Path):
     assert done.out == f"{tmp_path}/schema.json: stale\n{tmp_path}/events.d.ts: stale\n"
     missing = command("events", "--generated", str(tmp_path / "no"))
     assert missing.code == 2
+
+
+@pytest.mark.parametrize(
+    "others", [(), ("AfterTrainIter",), ("--example",), ("AfterTrainIter", "--schema")]
+)
+def test_an_own_event_is_refused_where_it_would_not_be_shown(
+    command: Command, others: tuple[str, ...]
+):
+    done = command("events", *others, "--own", "train.py:Progressed")
+    assert done.code == 2
+    assert "--own goes with --check, or with --schema without NAME" in done.err

@@ -5,19 +5,29 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import anyio
 import pytest
+from anyio import from_thread
 from commands import Command
 from journal_lines import some_events, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toys import epochs, fit, points, val_step
 
 from asyncrunner import ValLoop
+from asyncrunner.errors import AsyncRunnerError
 from asyncrunner.events import AfterTrainEpoch, MetricsReady
+from asyncrunner.replays.files import IntoWriter
+from asyncrunner.replays.part import Part
+from asyncrunner.replays.target import replay_into
+from asyncrunner.writers.feed import Started
+from asyncrunner.writers.writer import Record, Writer
+from asyncrunner.writers.writer import Run as WriterRun
 
 REPLAY = (sys.executable, "-m", "asyncrunner", "replay")
 Points = dict[str, list[tuple[int, float, float]]]
@@ -136,11 +146,69 @@ def test_one_that_is_interrupted_leaves_nothing(tmp_path: Path, fresh: dict[str,
     assert sorted(run.iterdir()) == before
 
 
+class Gate(Writer):
+    """Opens a file, and then waits until it is told to go on, or fails."""
+
+    name = "gate"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.is_in = anyio.Event()
+        self.may_go_on = threading.Event()
+        self.file: IO[str] | None = None
+
+    def open(self, run: WriterRun) -> None:
+        assert run.path is not None
+        self.file = (run.path / "out.txt").open("w")
+        if self.fails:
+            raise OSError("no space left on the device")
+
+    def write(self, records: Sequence[Record]) -> None:
+        from_thread.run_sync(self.is_in.set)
+        assert self.may_go_on.wait(60)
+
+    def close(self, status: str) -> None:
+        assert self.file is not None
+        self.file.close()
+
+
+def into(writer: Writer, run: Path) -> IntoWriter:
+    return IntoWriter(writer, Started(id="r", name="run", path=None, config={}), run)
+
+
+async def test_a_writer_that_cannot_be_opened_leaves_nothing_and_is_closed(tmp_path: Path):
+    run, writer = write_run(tmp_path / "run"), Gate(fails=True)
+    before = sorted(run.iterdir())
+    with pytest.raises(AsyncRunnerError, match="no space left"):
+        await replay_into([into(writer, run)], Part.of(run), advance=lambda _: None)
+    assert writer.file is not None
+    assert writer.file.closed
+    assert sorted(run.iterdir()) == before
+
+
+async def test_one_that_is_cancelled_leaves_nothing_and_closes_its_writer(tmp_path: Path):
+    run, writer = write_run(tmp_path / "run"), Gate()
+    before = sorted(run.iterdir())
+    async with anyio.create_task_group() as group:
+
+        async def replay() -> None:
+            await replay_into([into(writer, run)], Part.of(run), advance=lambda _: None)
+
+        group.start_soon(replay)
+        await writer.is_in.wait()
+        group.cancel_scope.cancel()
+        writer.may_go_on.set()
+    assert writer.file is not None
+    assert writer.file.closed
+    assert sorted(run.iterdir()) == before
+
+
 def watch(folder: Path) -> Iterator[None]:
     """Yield again and again, until a minute is over."""
     end_s = time.monotonic() + 60
     while time.monotonic() < end_s:
         yield
+        time.sleep(0.01)
     pytest.fail(f"nothing happened in {folder}")
 
 
@@ -185,6 +253,36 @@ def test_a_folder_without_a_journal_is_refused(command: Command, tmp_path: Path)
     done = command("replay", str(tmp_path), "--into", "csv")
     assert done.code == 2
     assert "there is no journal" in done.err
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [(None, "run.json cannot be read: No such file"), ("{", "run.json is not a run's record: ")],
+)
+def test_a_run_whose_record_cannot_be_read_is_refused(
+    command: Command, tmp_path: Path, record: str | None, message: str
+):
+    run = write_run(tmp_path / "run")
+    (run / "run.json").unlink()
+    if record is not None:
+        (run / "run.json").write_text(record)
+    done = command("replay", str(run), "--into", "csv")
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_a_journal_that_is_damaged_ends_a_replay_which_leaves_nothing(
+    command: Command, tmp_path: Path
+):
+    metrics = [MetricsReady(iter=n, metrics={"loss": 1.0}) for n in range(500)]
+    run = write_run(tmp_path / "run", list(metrics), segment_bytes=20_000)
+    segment = min(run.glob("events.*.jsonl.gz"))
+    segment.write_bytes(segment.read_bytes()[:-100])
+    before = sorted(run.iterdir())
+    done = command("replay", str(run), "--into", "csv")
+    assert done.code == 2
+    assert f"the journal cannot be read: {segment}" in done.err
+    assert sorted(run.iterdir()) == before
 
 
 def test_a_long_replay_shows_in_a_terminal_how_far_it_is(tmp_path: Path, fresh: dict[str, str]):

@@ -70,3 +70,10 @@ def test_what_cannot_be_is_said(command: Command, run_dir: str):
     assert (done.code, done.err) == (2, f"error: {expected}\n")
     done = command("runs", "metrics", run_dir, "--smooth", "0")
     assert (done.code, done.err) == (2, "error: --smooth must be at least 1, got 0\n")
+
+
+def test_a_run_without_a_journal_is_told(command: Command, tmp_path: Path):
+    (tmp_path / "run.json").write_text('{"schema_version": 1, "run": "r", "attempts": []}')
+    done = command("runs", "metrics", str(tmp_path))
+    assert done.code == 2
+    assert f"the metrics of {tmp_path} cannot be read: there is no journal" in done.err

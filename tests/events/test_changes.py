@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import asyncrunner_events
 from asyncrunner_events import open_run
 from asyncrunner_events.changes import Changes
 
@@ -17,6 +20,18 @@ LINE = (
     b'"type":"dev.asyncrunner.before_run.v1","kind":"before_run","time":"2026-11-25T00:00:00Z",'
     b'"monotonicns":"1","sequence":"%020d","data":{}}\n'
 )
+
+WITHOUT_POSIX = """
+import asyncio, os, select, sys, pydantic.main
+sys.path.insert(0, sys.argv[1])
+sys.platform = "win32"
+del os.O_NONBLOCK, os.O_CLOEXEC, select.poll
+from asyncrunner_events import open_run
+from asyncrunner_events.changes import Changes
+with Changes(sys.argv[2]) as changes:
+    changes.wait(0.001)
+    print(changes.are_told, next(open_run(sys.argv[2]).events(follow=True)).seq)
+"""
 
 
 @pytest.fixture
@@ -79,6 +94,18 @@ async def test_where_nothing_is_told_time_passes_all_the_same(tmp_path: Path):
     assert time.monotonic() - began >= 0.02
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(changes.changed(), 0.01)
+
+
+def test_it_can_be_had_where_there_is_no_posix(tmp_path: Path):
+    append(tmp_path / "events.jsonl", 0)
+    events = str(Path(asyncrunner_events.__file__).parents[1])
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT_POSIX, events, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (said.stdout, said.stderr) == ("False 0\n", "")
 
 
 def test_nothing_is_left_open(tmp_path: Path):

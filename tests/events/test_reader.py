@@ -26,7 +26,7 @@ from asyncrunner_events import (
     UnknownEvent,
     open_run,
 )
-from asyncrunner_events.segments import ranks_in, segments_of
+from asyncrunner_events.segments import Segment, first_position, ranks_in, segments_of
 
 
 def seqs(events: "list[Event]") -> list[int]:
@@ -276,3 +276,20 @@ def test_after_a_kill_in_the_middle_of_rotation_nothing_acknowledged_is_lost(
     assert first == list(range(len(first)))
     assert len(first) >= len(acknowledged) > 0
     assert found[-3:] == [(1, 0), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_compressed_file_that_is_damaged_cannot_be_read_and_is_named(tmp_path: Path, damage: str):
+    written(tmp_path, range(400), segment_bytes=20_000)
+    (tmp_path / "events.jsonl").unlink()
+    *_, segment = sorted(tmp_path.glob("events.*.jsonl.gz"))
+    whole = segment.read_bytes()
+    half = len(whole) // 2
+    segment.write_bytes(whole[:half] + (b"" if damage == "cut" else b"\xff" * half))
+    with pytest.raises(OSError, match=segment.name):
+        list(open_run(tmp_path).events())
+    with pytest.raises(OSError, match=segment.name):
+        open_run(tmp_path).newest()
+    segment.write_bytes(whole[:12])
+    with Segment(segment, None).open() as file, pytest.raises(OSError, match=segment.name):
+        first_position(file)

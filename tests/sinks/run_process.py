@@ -13,9 +13,13 @@ from servers import Server
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import sys
+import os, sys
 import torch
 from asyncrunner import EpochTrainLoop, Runner, events
+from asyncrunner.sinks import child
+
+if longest_s := float(os.environ.get("LONGEST_WAIT_S", 0)):
+    child.WAIT_S = child.AWAY_S = longest_s
 
 torch.set_num_threads(1)
 runner = Runner(
@@ -34,7 +38,7 @@ def wait(event):
 def over(event):
     print("over", flush=True)
 """
-"""Waits before each epoch until it is told to go on."""
+"""Waits before each epoch until it is told to go on; `LONGEST_WAIT_S` is how long its end waits for sinks."""
 
 
 class Run:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import anyio
 import pytest
 from nats.aio.client import Client
 from pings import pings
@@ -53,7 +54,10 @@ async def test_a_run_replayed_twice_is_in_redis_once(redis: Server, run_dir: Pat
     pings(run_dir, range(1500))
     url = f"redis://127.0.0.1:{redis.port}"
     assert await replayed(run_dir, url) == f"{url}: 1500 events sent"
-    assert await replayed(run_dir, url) == f"{url}: 0 events sent, 1500 were there already"
+    assert (
+        await replayed(run_dir, url)
+        == f"{url}: 0 events sent, 1500 up to the last one there passed over"
+    )
     assert entries(redis) == journal(run_dir)
 
 
@@ -61,7 +65,10 @@ async def test_a_run_replayed_twice_is_in_jetstream_once(nats: Server, run_dir: 
     pings(run_dir, range(1500))
     url = f"nats://127.0.0.1:{nats.port}?jetstream=RUNS"
     assert await replayed(run_dir, url) == f"{url}: 1500 events sent"
-    assert await replayed(run_dir, url) == f"{url}: 0 events sent, 1500 were there already"
+    assert (
+        await replayed(run_dir, url)
+        == f"{url}: 0 events sent, 1500 up to the last one there passed over"
+    )
     assert await messages(nats, "RUNS") == journal(run_dir)
 
 
@@ -71,9 +78,21 @@ async def test_a_replay_that_ended_in_the_middle_is_completed_by_the_next(
     pings(run_dir, range(1500))
     for url in (f"redis://127.0.0.1:{redis.port}", f"nats://127.0.0.1:{nats.port}?jetstream=RUNS"):
         assert await replayed(run_dir, url, until="699") == f"{url}: 700 events sent"
-        assert await replayed(run_dir, url) == f"{url}: 800 events sent, 700 were there already"
+        again = await replayed(run_dir, url)
+        assert again == f"{url}: 800 events sent, 700 up to the last one there passed over"
     assert entries(redis) == journal(run_dir)
     assert await messages(nats, "RUNS") == journal(run_dir)
+
+
+async def test_an_earlier_part_cannot_follow_a_later_one_and_is_said_to_be_passed_over(
+    redis: Server, run_dir: Path
+):
+    pings(run_dir, range(100))
+    url = f"redis://127.0.0.1:{redis.port}"
+    await replayed(run_dir, url, since="49", until="79")
+    said = await replayed(run_dir, url)
+    assert said == f"{url}: 20 events sent, 80 up to the last one there passed over"
+    assert entries(redis) == journal(run_dir)[50:]
 
 
 async def test_every_rank_goes_to_its_own_place(redis: Server, run_dir: Path):
@@ -126,6 +145,24 @@ async def test_a_port_where_nobody_listens_is_told_and_not_tried_for_ever(
     monkeypatch.setattr("asyncrunner.replays.target.IntoSink", into)
     with pytest.raises(AsyncRunnerError, match=r"takes no events .*the same command"):
         await replayed(run_dir, f"redis://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize("seconds", ["0", "30"])
+async def test_a_webhook_that_asks_to_wait_again_and_again_is_told_and_not_tried_for_ever(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
+):
+    pings(run_dir, range(10))
+    into = partial(brokers.IntoSink, wait_s=0.5)
+    monkeypatch.setattr("asyncrunner.replays.target.IntoSink", into)
+    with receiving() as receiver:
+        receiver.answers = [Answer(503, {"retry-after": seconds})] * 10_000
+        with (
+            anyio.fail_after(30),
+            pytest.raises(AsyncRunnerError, match=r"takes no events \(it is there, and takes none"),
+        ):
+            await replayed(run_dir, f"{receiver.base}/hook")
+        assert len(receiver.requests) < 20  # with pauses between them
+    assert receiver.taken == []
 
 
 async def test_a_server_that_dies_and_comes_back_costs_no_event(redis: Server, run_dir: Path):

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import pytest
 from anyio.abc import ByteReceiveStream, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -210,3 +212,11 @@ def iteration(n: int) -> Event:
 def seqs(messages: Iterable[Message]) -> list[int]:
     """Return the `seq` of each event."""
     return [int(message.json()["id"]) for message in messages]
+
+
+def program(name: str) -> str:
+    """Return where a program is, or skip the test."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found

@@ -20,10 +20,10 @@ from asyncrunner_events.segments import Position
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the server wait tenths of seconds where it waits ten."""
-    monkeypatch.setattr(connections, "WRITE_S", 0.3)
+    """Have the server wait a second or two where it waits ten; who is healthy needs some hundredths."""
+    monkeypatch.setattr(connections, "WRITE_S", 2.0)
     monkeypatch.setattr(connections, "LINGER_S", 1.0)
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_S", 1.0)
 
 
 def unread(site: Site, request: bytes) -> socket.socket:
@@ -138,7 +138,7 @@ async def test_a_stream_on_which_nothing_comes_stays_open(tmp_path: Path, carrie
             await stream.send(request)
             await stream.receive()
             for _ in range(3):
-                with anyio.move_on_after(2 * connections.REQUEST_S):
+                with anyio.move_on_after(0.6 * connections.REQUEST_S):
                     while b"specversion" not in await stream.receive():
                         pass
                     pytest.fail("an event came before it was written")

@@ -1,21 +1,11 @@
 """Clients that are not Python: what a terminal and a browser have."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import anyio
-import pytest
-from serving import TOKEN, Run, serving
-
-
-def program(name: str) -> str:
-    """Return where a program is, or skip the test."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+from serving import TOKEN, Run, program, serving
 
 
 async def test_curl_follows_a_run_in_one_line(tmp_path: Path):

@@ -273,6 +273,32 @@ async def test_a_run_that_is_served_has_a_socket_with_lines_as_long_as_it_is_on(
     assert not path.exists()
 
 
+async def test_a_run_that_is_started_while_the_server_of_a_killed_one_lives_has_the_socket(
+    tmp_path: Path, start: Start
+):
+    (tmp_path / "train.py").write_text(TRAIN)
+    path = tmp_path / "run" / "events.sock"
+    killed = start("run", "--serve", "train.py", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+    await site_of(killed, tmp_path)
+    await anyio.to_thread.run_sync(go_on, killed)
+    [old] = psutil.Process(killed.pid).children()
+    old.suspend()  # it has not noticed yet
+    killed.kill()
+    await ended(killed)
+
+    again = start("run", "--serve", "train.py", ASYNCRUNNER_SERVE_TOKEN=TOKEN)
+    await site_of(again, tmp_path)
+    old.resume()
+    await anyio.to_thread.run_sync(old.wait, 20)
+
+    async with await anyio.connect_unix(path) as stream:
+        await stream.send(b"since=0.0&kind=before_run\n")
+        received = BufferedByteReceiveStream(stream)
+        with anyio.fail_after(20):
+            event = parse(await received.receive_until(b"\n", 100_000))
+    assert (event.kind, event.attempt) == ("before_run", 1)
+
+
 async def test_a_run_is_served_though_its_socket_cannot_be_had(tmp_path: Path, start: Start):
     (tmp_path / "train.py").write_text(TRAIN)
     (tmp_path / "run" / "events.sock").mkdir(parents=True)
@@ -297,7 +323,7 @@ async def test_a_server_listens_on_the_unix_socket_that_it_is_given(tmp_path: Pa
         _, err = await anyio.to_thread.run_sync(second.communicate)
         assert (second.returncode, err.splitlines()[-1]) == (
             2,
-            "error: cannot listen on here.sock: another process does",
+            f"error: cannot listen on {path}: another process does",
         )
         process.send_signal(signal.SIGTERM)
         assert parse(await received.receive_until(b"\n", 9999)).kind == "stream_end"

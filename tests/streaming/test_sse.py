@@ -115,6 +115,25 @@ async def test_a_journal_that_cannot_be_read_ends_the_stream(tmp_path: Path):
     assert message.json()["data"] == {"reason": "unreadable"}
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+async def test_a_damaged_compressed_file_ends_its_readers_streams_and_not_the_server(
+    tmp_path: Path, damage: str
+):
+    run, other = Run(tmp_path / "a", segment_bytes=2000), Run(tmp_path / "b")
+    for _ in range(5):
+        run.iterate(20)
+    other.iterate(3)
+    segment = min(run.path.glob("events.*.jsonl.gz"))
+    whole = segment.read_bytes()
+    half = len(whole) // 2
+    segment.write_bytes(whole[:half] + (b"" if damage == "cut" else b"\xff" * half))
+    async with serving(tmp_path) as site:
+        async with site.events(run=run.id) as events:
+            assert (await events.next()).json()["data"] == {"reason": "unreadable"}
+        async with site.events(run=other.id) as events:
+            assert seqs(await events.take(3)) == [0, 1, 2]
+
+
 async def test_what_was_deleted_from_a_bounded_journal_is_one_gap(tmp_path: Path):
     run = Run(tmp_path / "a", segment_bytes=3000, most_bytes=12_000)
     for _ in range(20):

@@ -16,7 +16,7 @@ import anyio.to_thread
 import psutil
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from serving import Run, Site, serving
+from serving import Run, Site, program, serving
 from websockets.asyncio.client import unix_connect
 
 from asyncrunner.errors import ConfigurationError
@@ -77,10 +77,10 @@ def unread(path: Path, request: bytes) -> Generator[socket.socket]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the server wait tenths of seconds where it waits ten."""
-    monkeypatch.setattr(connections, "WRITE_S", 0.3)
+    """Have the server wait a second or two where it waits ten; who is healthy needs some hundredths."""
+    monkeypatch.setattr(connections, "WRITE_S", 2.0)
     monkeypatch.setattr(connections, "LINGER_S", 1.0)
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_S", 1.0)
 
 
 def seqs(received: list[bytes]) -> list[int]:
@@ -208,7 +208,7 @@ async def test_a_client_that_sends_no_whole_line_is_closed(tmp_path: Path, sent:
 async def test_a_quiet_stream_stays_open(tmp_path: Path):
     run = Run(tmp_path / "a")
     async with unix_site(tmp_path) as (_, path), lines(path) as client:
-        with anyio.move_on_after(3 * connections.REQUEST_S) as quiet:
+        with anyio.move_on_after(1.5 * connections.REQUEST_S) as quiet:
             await client.take(1)
         assert quiet.cancelled_caught
         run.iterate(1)
@@ -249,9 +249,13 @@ async def test_there_are_only_so_many_connections(tmp_path: Path, monkeypatch: p
 
 async def curl(path: Path, *args: str) -> str:
     """Return what curl prints."""
-    command = ["curl", "-s", "-m", "20", "--unix-socket", str(path), *args]
-    done = await anyio.run_process(command, check=False)
+    done = await anyio.run_process(curl_of(path, "-m", "20", *args), check=False)
     return done.stdout.decode()
+
+
+def curl_of(path: Path, *args: str) -> list[str]:
+    """Return curl's command line; skip the test if it is not there."""
+    return [program("curl"), "-s", "--unix-socket", str(path), *args]
 
 
 async def test_curl_reads_everything_without_a_token(tmp_path: Path):
@@ -261,12 +265,15 @@ async def test_curl_reads_everything_without_a_token(tmp_path: Path):
         runs = json.loads(await curl(path, "http://localhost/v1/runs"))
         assert runs["runs"][0]["run"] == run.id
         assert (await site.get("/v1/runs", authorization=None)).status == 401
-        followed = await curl(path, "-N", "-m", "1", "http://localhost/v1/runs/latest/events")
-    assert [line[:7] for line in followed.splitlines() if line.startswith("id")] == [
-        "id: 0.0",
-        "id: 0.1",
-        "id: 0.2",
-    ]
+        following = curl_of(path, "-N", "http://localhost/v1/runs/latest/events")
+        followed = ""
+        async with await anyio.open_process(following) as process:
+            assert process.stdout is not None
+            with anyio.fail_after(20):
+                while "id: 0.2\n" not in followed:
+                    followed += (await process.stdout.receive()).decode()
+            process.kill()
+    assert re.findall(r"^id: (\S+)$", followed, re.M) == ["0.0", "0.1", "0.2"]
 
 
 @pytest.mark.parametrize(
@@ -324,8 +331,30 @@ def test_another_servers_socket_is_left_alone(tmp_path: Path):
     assert path.is_socket()
 
 
+def test_the_socket_goes_though_the_process_is_in_another_folder_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with listen_unix(Path("events.sock")):
+        monkeypatch.chdir("/")
+    assert not (tmp_path / "events.sock").exists()
+
+
+def test_who_may_replaces_anothers_socket_and_keeps_its_own_when_the_other_ends(tmp_path: Path):
+    path = tmp_path / "events.sock"
+    with ExitStack() as other:
+        other.enter_context(listen_unix(path))
+        with listen_unix(path, replace=True) as mine:
+            other.close()
+            with closing(socket.socket(socket.AF_UNIX)) as client:
+                client.connect(str(path))
+                mine.accept()[0].close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str):
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str, replace: bool):
     path, target = tmp_path / "events.sock", tmp_path / "target"
     match kind:
         case "file":
@@ -336,7 +365,10 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str):
             bound(target).close()
             path.symlink_to(target)
     before = path.lstat()
-    with pytest.raises(ConfigurationError, match="is no socket"), listen_unix(path):
+    with (
+        pytest.raises(ConfigurationError, match="is no socket"),
+        listen_unix(path, replace=replace),
+    ):
         pass
     assert path.lstat() == before
 
