@@ -20,6 +20,7 @@ from asyncrunner_events import (
 
 from .kept import START, Kept
 from .records import Marks, Numbers
+from .sources import TAKEN
 from .writer import PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["Feed", "Started"]
@@ -64,6 +65,16 @@ class Feed:
     _uncounted: Kept | None = None
     _ending: Status | None = None
     _is_over: bool = False
+
+    @property
+    def takes(self) -> tuple[type[Event], ...]:
+        """What of `TAKEN` says something to this writer."""
+        left_out: set[type[Event]] = set()
+        if not self.writer.takes_histograms:
+            left_out.add(HistogramsReady)
+        if not self.writer.takes_pictures:
+            left_out.add(ImageSaved)
+        return tuple(event_type for event_type in TAKEN if event_type not in left_out)
 
     def open(self) -> None:
         """Open the writer; the source must then go on after `read_after`."""
@@ -110,12 +121,11 @@ class Feed:
     def take(self, events: Sequence[Event]) -> None:
         """Give the writer what these events hold for it."""
         self._uncounted = None
+        takes = self.takes
         batch: list[Record] = []
         for event in events:
             match event:
-                case HistogramsReady() if not self.writer.takes_histograms:
-                    pass
-                case ImageSaved() if not self.writer.takes_pictures:
+                case _ if not isinstance(event, takes):
                     pass
                 case _ if isinstance(event, Numbers):
                     if not self._has(event) and (record := self._marks.pass_on(event)) is not None:
@@ -127,6 +137,10 @@ class Feed:
                 case _:
                     self._see(event)
         self._write(batch)
+
+    def settle(self, place: Position) -> None:
+        """Ask for nothing again of what stands up to this place, all of which was taken."""
+        self._move(place, self._marks.highest + 1, max(self.kept.taken, place))
 
     def close(self) -> None:
         """Close the writer, if it is open, with what is known of the run's end."""

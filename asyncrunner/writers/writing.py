@@ -24,14 +24,14 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
-from asyncrunner_events import AfterRun, MetricsReady, SubscriberFailed
+from asyncrunner_events import AfterRun, MetricsReady, Position, SubscriberFailed
 
 from ..bus import Bus
 from ..delivery.thinned import subscribe_thinned
 from ..errors import BusClosedError
 from .feed import Feed, Started
 from .kept import Kept
-from .sources import TAKEN, JournalSource, LiveSource, Source
+from .sources import JournalSource, LiveSource, Source, place_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def _of_live(
     before = of_bus.get(writer.name, Kept())
     # What an earlier run of this bus wrote is not held any more, and cannot come again.
     kept = before.model_copy(update={"redo_from": max(before.last.values(), default=-1) + 1})
-    source = LiveSource()
+    source = LiveSource(before.taken)
     feed = Feed(writer, run, kept, lambda kept: of_bus.update({writer.name: kept}))
     subscription = subscribe_thinned(
-        bus, TAKEN, source.put, every=every, mode="background", name=f"{writer.name} writer"
+        bus, feed.takes, source.put, every=every, mode="background", name=f"{writer.name} writer"
     )
     closing.callback(subscription.cancel)
     closing.callback(source.close)
@@ -220,7 +220,7 @@ class Writing:
                 continue
             if events:
                 feed.take(events)
-                source.forget(feed.kept.after)
+                self._forget(place_of(events[-1]))
             if self._failing_since is not None:
                 self._works_again()
             if self._is_given_up.is_set() or (is_over and not events):
@@ -228,6 +228,15 @@ class Writing:
                 return not events
             if not events:
                 source.wait(self._run_is_over, feed.writer.every_s)
+
+    def _forget(self, taken: Position) -> None:
+        """Have the source keep what may be asked for again, unless that fills it."""
+        feed, source = self._feed, self._source
+        if not feed.writer.sends_again:
+            source.forget(taken)
+        elif not source.forget(feed.kept.after):  # many at one iteration, or of an earlier one
+            feed.settle(taken)
+            source.forget(taken)
 
     def _failed(self, error: BaseException) -> None:
         try:

@@ -81,3 +81,15 @@ def test_if_the_journal_has_lost_its_beginning_it_goes_on_after_what_was_taken(t
     third = Counting(second.records)
     trained(tmp_path, third, train=epochs(4)).run()
     assert third.places == second.places
+
+
+@pytest.mark.parametrize("has", [1, 8, 9])
+async def test_what_an_earlier_run_of_the_bus_lost_takes_nothing_from_the_next(has: int):
+    writer = Counting([])
+    runner = trained(None, writer)
+    await runner.train()
+    assert writer.places == WHOLE
+    writer.records = writer.records[:has]
+    await runner.val()
+    await runner.val()
+    assert writer.places == [*WHOLE[:has], ("val", 7), ("val", 8)]

@@ -16,7 +16,13 @@ from toys import epochs, iters, points, seen
 from written import points_of, results, stop_after, trained
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.events import AfterTrain, AfterTrainIter, EventsDropped, SubscriberFailed
+from asyncrunner.events import (
+    AfterTrain,
+    AfterTrainIter,
+    EventsDropped,
+    ImageSaved,
+    SubscriberFailed,
+)
 from asyncrunner.writers import Record, Status
 
 WHOLE = [
@@ -176,6 +182,39 @@ def test_a_writer_too_slow_for_a_run_without_a_journal_has_its_drops_counted(
     assert len(writer.records) == 3000 - dropped
     x = [record.global_iter for record in writer.records]
     assert x == sorted(set(x))
+    assert writer.closed == ["finished"]
+
+
+class Pictured(ListWriter):
+    """Takes pictures."""
+
+    takes_pictures = True
+
+
+class Resent(Pictured):
+    """Is sent its last iteration again."""
+
+    sends_again = True
+
+
+@pytest.mark.parametrize("kind", [ListWriter, Pictured, Resent])
+def test_events_that_move_no_writer_on_take_no_room_from_those_that_do(
+    monkeypatch: pytest.MonkeyPatch, kind: type[ListWriter]
+):
+    monkeypatch.setattr("asyncrunner.writers.sources.MOST_WAITING", 8)
+    writer = kind()
+    runner = trained(None, writer)
+    runner.bus.drain_s = 5
+    drops = seen(runner, EventsDropped)
+
+    def save(event: AfterTrainIter) -> None:
+        for _ in range(100):
+            runner.bus.publish_threadsafe(ImageSaved(path="a.png", tag="a", batch_idx=0))
+
+    runner.subscribe(AfterTrainIter, save, once=True)
+    runner.run()
+    assert [place for place in writer.places if place[0] != "images/a"] == WHOLE
+    assert drops == []
     assert writer.closed == ["finished"]
 
 
