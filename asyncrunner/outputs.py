@@ -83,7 +83,7 @@ async def run_outputs(
             path = opened.journal if opened and has_journal else None
             at_work = writing(bus, writers, started, journal=path, every=log_every)
             closing.callback(_say_what_is_left, (begun := list[Writing]()), said)
-            begun.extend(closing.enter_context(at_work))
+            begun.extend(await closing.enter_async_context(at_work))
         timeline = Timeline() if settings.profile else None
         if timeline is not None:
             closing.callback(_write_trace, timeline, Path(run_dir or ".", "trace.json"), said)

@@ -185,6 +185,56 @@ def test_a_writer_too_slow_for_a_run_without_a_journal_has_its_drops_counted(
     assert writer.closed == ["finished"]
 
 
+def test_a_short_drain_that_another_subscriber_takes_leaves_half_of_it_to_the_writer(
+    tmp_path: Path,
+):
+    import asyncio
+
+    closed_in_drain: list[bool] = []
+
+    class Noting(ListWriter):
+        def close(self, status: Status) -> None:
+            closed_in_drain.append(runner.bus.is_open)
+            super().close(status)
+
+    writer = Noting()
+    runner = trained(tmp_path, writer)
+
+    async def hang(_: AfterTrain) -> None:
+        await asyncio.Event().wait()
+
+    runner.subscribe(AfterTrain, hang, mode="background")
+    runner.subscribe(AfterTrain, lambda _: runner.bus.limit_drain(2.0))
+    runner.run()
+    assert closed_in_drain == [True]
+    assert writer.places == WHOLE
+    assert writer.closed == ["finished"]
+
+
+async def test_to_wait_for_a_writer_that_hangs_holds_up_nothing_else(tmp_path: Path):
+    import asyncio
+
+    writer = HangingWriter()
+    runner = trained(tmp_path, writer)
+    runner.bus.drain_s = 0.1
+    runner.subscribe(AfterTrain, lambda event: writer.hangs.wait(60) and None)
+    longest_s = 0.0
+
+    async def look() -> None:
+        nonlocal longest_s
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            if runner.bus.drained is not None:
+                longest_s = max(longest_s, time.monotonic() - before)
+
+    looking = asyncio.create_task(look())
+    await runner.train()
+    looking.cancel()
+    writer.let_go.set()
+    assert 0.0 < longest_s < 0.9
+
+
 class Pictured(ListWriter):
     """Takes pictures."""
 
