@@ -21,7 +21,8 @@ from .accounts import account_of
 from .bus import Bus
 from .errors import ConfigurationError
 from .journal import Journal
-from .run_dir.directory import RunDir, plain_config
+from .run_dir.directory import RunDir
+from .run_dir.plain import plain_config
 from .run_dir.resume_command import resume_command
 from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
