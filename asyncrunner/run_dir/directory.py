@@ -19,11 +19,11 @@ from typing import Any, Self
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from ..errors import RunDirError
+from ..redact import Redactor
 from .environment import Environment, Git, describe_environment
 from .files import write_atomically
 from .lock import LOCK, acquire
 from .plain import plain_config
-from .redact import Redactor
 
 __all__ = ["Attempt", "RunDir", "RunRecord"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from .. import __version__
-from .redact import Redactor, is_secret_variable, sink_urls
+from ..redact import Redactor, is_secret_variable, sink_urls
 
 __all__ = ["Cuda", "Environment", "Git", "describe_environment"]
 

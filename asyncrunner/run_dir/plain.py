@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-from .redact import Redactor
+from ..redact import Redactor
 
 __all__ = ["plain_config"]
 

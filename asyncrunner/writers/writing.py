@@ -14,7 +14,6 @@ At the end of the run the writer has as long as every background subscriber to f
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -32,6 +31,7 @@ from asyncrunner_events import AfterRun, MetricsReady, Position, SubscriberFaile
 from ..bus import Bus
 from ..delivery.thinned import subscribe_thinned
 from ..errors import BusClosedError
+from ..redact import error_texts
 from .feed import Feed, Started
 from .kept import Kept
 from .sources import JournalSource, LiveSource, Source, place_of
@@ -249,21 +249,23 @@ class Writing:
         try:
             self._feed.close()
         except BaseException as another:
-            logger.debug("writer %r, closing after an error: %r", self.name, another)
+            text, _ = error_texts(another)
+            logger.debug("writer %r, closing after an error: %s", self.name, text)
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.error("writer %r failed and is tried again: %r", self.name, error)
+            text, _ = error_texts(error)
+            logger.error("writer %r failed and is tried again: %s", self.name, text)
         if not self._is_announced:
             self._is_announced = self._announce(error)
 
     def _announce(self, error: BaseException) -> bool:
-        lines = traceback.format_exception(error)
+        text, lines = error_texts(error)
         fact = SubscriberFailed(
             subscriber=f"{self.name} writer",
             event_kind="metrics_ready",
             event_seq=max(0, self._feed.kept.taken.seq),
-            error=f"{type(error).__name__}: {error}",
-            traceback="".join(lines),
+            error=text,
+            traceback=lines,
             disabled=False,
         )
         try:

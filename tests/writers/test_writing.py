@@ -109,6 +109,22 @@ def test_an_outage_is_announced_once_and_made_up_for_while_training_goes_on(tmp_
     assert not failures[0].disabled
 
 
+def test_a_secret_in_the_error_of_a_writer_is_neither_published_nor_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("asyncrunner.writers.writing.LAST_TRIES_S", 0.1)
+
+    class Refused(ListWriter):
+        def write(self, records: Sequence[Record]) -> None:
+            raise ConnectionError("http://joe:canary-word@h:77/ refused")
+
+    runner = trained(tmp_path, Refused())
+    failures = seen(runner, SubscriberFailed)
+    runner.run()
+    assert [one.error for one in failures] == ["ConnectionError: http://***@h:77/ refused"]
+    assert "canary" not in caplog.text + (tmp_path / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize("call", ["open", "write", "close"])
 def test_a_writer_that_is_down_to_the_end_is_caught_up_by_the_next_start(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
