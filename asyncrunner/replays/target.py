@@ -112,4 +112,5 @@ class Advance(Protocol):
 def _started(folder: Path) -> Started:
     record = RunRecord.model_validate_json((folder / RECORD).read_bytes())
     config = record.attempts[-1].config if record.attempts else {}
-    return Started(id=record.run, name=folder.resolve().name, path=None, config=config)
+    name = folder.resolve().name
+    return Started(id=record.run, name=name, path=None, config=config, pictures_in=folder)

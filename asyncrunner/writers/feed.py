@@ -38,6 +38,8 @@ class Started:
     """Its directory."""
     config: dict[str, Any]
     """What it was given, as plain data."""
+    pictures_in: Path | None = None
+    """The run directory with its pictures, if `path` is another one."""
 
 
 @dataclass
@@ -153,10 +155,13 @@ class Feed:
 
     def _found(self, record: Record) -> Record:
         """Return it with the picture's present place: run directories are moved."""
-        if not isinstance(record, PictureRecord) or self.run.path is None or record.path.exists():
+        folder = self.run.pictures_in or self.run.path
+        if not isinstance(record, PictureRecord) or folder is None:
             return record
+        # The old place may be there still, with what another run draws now.
         _, _, place = record.path.as_posix().rpartition("/images/")
-        return replace(record, path=self.run.path / "images" / place)
+        present = folder / "images" / place
+        return replace(record, path=present) if present.exists() else record
 
     def _see(self, event: Event) -> None:
         match event:
