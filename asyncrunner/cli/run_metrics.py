@@ -26,14 +26,15 @@ def metrics(
     json: Annotated[bool, typer.Option("--json", help="As JSON, for a program.")] = False,
 ) -> None:
     """Show of each metric the last value, a smoothed one, the least and the greatest."""
-    from asyncrunner_events import MetricsReady, open_run
+    from asyncrunner_events import BeforeTrain, MetricsReady, open_run
 
     from ..run_dir.trend import trends_of
 
     if smooth < 1:
         raise ConfigurationError(f"--smooth must be at least 1, got {smooth}")
     path = find_run(run)
-    trends = _chosen(trends_of(open_run(path).events(MetricsReady)), names or [])
+    events = open_run(path).events(BeforeTrain, MetricsReady)
+    trends = _chosen(trends_of(events), names or [])
     if json:
         each = {name: _as_json(trend, smooth) for name, trend in trends.items()}
         echo_json({"path": path, "smooth": smooth, "metrics": each})
