@@ -79,7 +79,11 @@ class Feed:
         return tuple(event_type for event_type in TAKEN if event_type not in left_out)
 
     def open(self) -> None:
-        """Open the writer; the source must then go on after `read_after`."""
+        """Open the writer; the source must then go on after `read_after`.
+
+        Raises:
+            ValueError: If the writer says that it has less than nothing.
+        """
         kept = self.kept
         again = f"-{kept.beginnings}" if kept.beginnings else ""
         run = Run(
@@ -92,8 +96,15 @@ class Feed:
         )
         self.is_open = True
         has = self.writer.open(run)
+        if has is not None and has < 0:
+            kind = type(self.writer).__name__
+            raise ValueError(f"{kind}.open must return None or how many records it has, got {has}")
         self._uncounted = None
-        if has is not None and has < kept.count:
+        # Kept by a version that did not count: what it has is what was taken.
+        is_old = kept.count == 0 and kept.taken > kept.began
+        if has and is_old:
+            self.kept = kept.model_copy(update={"count": has})
+        elif has is not None and (has < kept.count or is_old):
             self._uncounted = kept.model_copy(update={"count": has})
             self.kept = Kept(after=kept.began, began=kept.began, beginnings=kept.beginnings)
         self._go_on_after_taken()
