@@ -9,7 +9,7 @@ from pydantic_core import from_json, to_json
 
 from ..redact import Redactor
 
-__all__ = ["plain_config"]
+__all__ = ["plain_config", "plain_text"]
 
 
 def plain_config(config: Mapping[str, Any], redactor: Redactor | None = None) -> dict[str, Any]:
@@ -17,27 +17,32 @@ def plain_config(config: Mapping[str, Any], redactor: Redactor | None = None) ->
 
     What JSON cannot hold becomes its `repr`, a function its name. An iterator is not consumed.
     """
-    plain = {_text(str(name)): _plain(value) for name, value in config.items()}
+    plain = {plain_text(str(name)): _plain(value) for name, value in config.items()}
     return (redactor or Redactor(os.environ)).data(plain)
+
+
+def plain_text(text: str) -> str:
+    """Return it with what is no character written out, as in the name of a file in no encoding."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: object, around: tuple[int, ...] = ()) -> Any:
     around = (*around, id(value))
 
     def inner(each: object) -> Any:
-        return _text(repr(each)) if id(each) in around else _plain(each, around)
+        return plain_text(repr(each)) if id(each) in around else _plain(each, around)
 
     if isinstance(value, str):
-        return _text(value)
+        return plain_text(value)
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return {_text(_key(key)): inner(each) for key, each in items}
+        return {plain_text(_key(key)): inner(each) for key, each in items}
     if isinstance(value, list | tuple | Set):
         return [inner(each) for each in cast("list[object]", value)]
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: inner(getattr(value, one.name, None)) for one in fields(value)}
     if isinstance(value, Iterator):  # it is for the run to consume
-        return _text(repr(cast("object", value)))
+        return plain_text(repr(cast("object", value)))
     return _single(value)
 
 
@@ -45,7 +50,7 @@ def _single(value: object) -> Any:
     try:
         return from_json(to_json(value, fallback=_named, inf_nan_mode="strings"))
     except ValueError:  # bytes that are no text, among others
-        return _text(repr(value))
+        return plain_text(repr(value))
 
 
 def _key(key: object) -> str:
@@ -57,9 +62,4 @@ def _named(value: object) -> str:
     name = getattr(value, "__qualname__", None)
     if callable(value) and not isinstance(value, type) and isinstance(name, str):
         return f"{getattr(value, '__module__', None) or 'builtins'}.{name}"
-    return _text(repr(value))
-
-
-def _text(text: str) -> str:
-    """Return it with what is no character written out, as in the name of a file in no encoding."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return plain_text(repr(value))
