@@ -41,7 +41,7 @@ def files_of(package: Path) -> list[Path]:
         known = [package / name for name in done.stdout.split("\0") if name]
         if known:
             return [path for path in known if path.is_file()]  # one may be deleted just now
-    ignored = [line.strip("/\n") for line in (ROOT / ".gitignore").open()]
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     return [
         path
         for path in package.rglob("*")
