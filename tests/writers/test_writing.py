@@ -20,7 +20,6 @@ from asyncrunner.events import (
     AfterTrain,
     AfterTrainIter,
     EventsDropped,
-    ImageSaved,
     SubscriberFailed,
 )
 from asyncrunner.writers import Record, Status
@@ -249,39 +248,6 @@ async def test_to_wait_for_a_writer_that_hangs_holds_up_nothing_else(tmp_path: P
     looking.cancel()
     writer.let_go.set()
     assert 0.0 < longest_s < 0.9
-
-
-class Pictured(ListWriter):
-    """Takes pictures."""
-
-    takes_pictures = True
-
-
-class Resent(Pictured):
-    """Is sent its last iteration again."""
-
-    sends_again = True
-
-
-@pytest.mark.parametrize("kind", [ListWriter, Pictured, Resent])
-def test_events_that_move_no_writer_on_take_no_room_from_those_that_do(
-    monkeypatch: pytest.MonkeyPatch, kind: type[ListWriter]
-):
-    monkeypatch.setattr("asyncrunner.writers.sources.MOST_WAITING", 8)
-    writer = kind()
-    runner = trained(None, writer)
-    runner.bus.drain_s = 5
-    drops = seen(runner, EventsDropped)
-
-    def save(event: AfterTrainIter) -> None:
-        for _ in range(100):
-            runner.bus.publish_threadsafe(ImageSaved(path="a.png", tag="a", batch_idx=0))
-
-    runner.subscribe(AfterTrainIter, save, once=True)
-    runner.run()
-    assert [place for place in writer.places if place[0] != "images/a"] == WHOLE
-    assert drops == []
-    assert writer.closed == ["finished"]
 
 
 def test_a_run_that_goes_on_leaves_out_what_a_writer_that_cannot_forget_has(tmp_path: Path):
