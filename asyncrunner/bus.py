@@ -21,6 +21,7 @@ What holds, each with a test:
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from threading import get_ident
@@ -246,6 +247,7 @@ class Bus(Subscribing):
 
     def _begin(self, deferred: Deferred, *, is_open: bool) -> None:
         self._deferred, self.ended = deferred, asyncio.Event()
+        self._drain_ends = math.inf
         self._turns = Turns(deferred, is_open=is_open)
         self._drain = Drain(self.working, self._announce_drops, deferred, self._turns, self.ended)
 
@@ -264,6 +266,7 @@ class Bus(Subscribing):
 
     async def __aexit__(self, *exc_info: object) -> None:
         began = time.monotonic()
+        self._drain_ends = min(self._drain_ends, began + self.drain_s)
         try:
             with anyio.CancelScope(shield=True):
                 await self.drain(self.drain_s)
@@ -315,7 +318,13 @@ class Bus(Subscribing):
     def limit_drain(self, seconds: float) -> None:
         """Wait at most so long for background subscribers, from now on, until the bus is closed."""
         if self._loop is not None:
+            self._drain_ends = min(self._drain_ends, time.monotonic() + seconds)
             self._drain.limit(seconds, self._loop)
+
+    @property
+    def drain_left_s(self) -> float:
+        """Seconds that background subscribers still have, if the bus is being closed from now on."""
+        return max(0.0, min(self.drain_s, self._drain_ends - time.monotonic()))
 
     def _announce_drops(self) -> None:
         for outlet in self._routes.subscriptions.values():

@@ -21,7 +21,8 @@ from .accounts import account_of
 from .bus import Bus
 from .errors import ConfigurationError
 from .journal import Journal
-from .run_dir.directory import RunDir, plain_config
+from .run_dir.directory import RunDir
+from .run_dir.plain import plain_config
 from .run_dir.resume_command import resume_command
 from .settings import JournalKind, Settings
 from .settings import Progress as ProgressKind
@@ -83,7 +84,7 @@ async def run_outputs(
             path = opened.journal if opened and has_journal else None
             at_work = writing(bus, writers, started, journal=path, every=log_every)
             closing.callback(_say_what_is_left, (begun := list[Writing]()), said)
-            begun.extend(closing.enter_context(at_work))
+            begun.extend(await closing.enter_async_context(at_work))
         timeline = Timeline() if settings.profile else None
         if timeline is not None:
             closing.callback(_write_trace, timeline, Path(run_dir or ".", "trace.json"), said)

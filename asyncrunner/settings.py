@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigurationError
-from .run_dir.redact import sink_urls
+from .redact import sink_urls
 from .writers.names import NAMES, names_in
 
 __all__ = ["ComputeMode", "JournalKind", "Progress", "Settings"]

@@ -118,21 +118,20 @@ async def events(folder: Path, count: int) -> dict[str, Any]:
         writer.prepare(folder)
         started = Started(id="r", name="r", path=folder, config={})
         async with anyio.create_task_group() as group:
-            with writing(bus, [writer], started, journal=path, every=1):
-                async with bus:
-                    group.start_soon(reader.follow)
-                    for iteration in range(count // 3):
-                        loss = MetricsReady(
-                            iter=iteration, stage="train", metrics={"loss": 1.0 / (iteration + 1)}
-                        )
-                        await bus.publish(BeforeTrainIter(batch_idx=0, iter=iteration))
-                        await bus.publish(AfterTrainIter(batch_idx=0, iter=iteration))
-                        await bus.publish(loss)
-                        if iteration % 1000 == 999:
-                            await reader.wait_for(3 * iteration - _AHEAD)
-                        if iteration % (count // 60) == 0:
-                            measured.sample(folder)
-                    await bus.publish(AfterRun())
+            async with writing(bus, [writer], started, journal=path, every=1), bus:
+                group.start_soon(reader.follow)
+                for iteration in range(count // 3):
+                    loss = MetricsReady(
+                        iter=iteration, stage="train", metrics={"loss": 1.0 / (iteration + 1)}
+                    )
+                    await bus.publish(BeforeTrainIter(batch_idx=0, iter=iteration))
+                    await bus.publish(AfterTrainIter(batch_idx=0, iter=iteration))
+                    await bus.publish(loss)
+                    if iteration % 1000 == 999:
+                        await reader.wait_for(3 * iteration - _AHEAD)
+                    if iteration % (count // 60) == 0:
+                        measured.sample(folder)
+                await bus.publish(AfterRun())
             journal.flush()
             newest = (open_run(folder).newest() or Position(0, -1)).seq
             await reader.wait_for(newest + 1)

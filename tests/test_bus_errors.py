@@ -322,4 +322,23 @@ async def test_the_traceback_of_a_subscriber_that_fails_again_and_again_is_logge
             await bus.publish(AfterTrainEpoch())
     records = [record for record in caplog.records if "again" in record.getMessage()]
     assert len(records) == 3
-    assert [record.exc_info is not None for record in records] == [True, False, False]
+    assert ["Traceback" in record.getMessage() for record in records] == [True, False, False]
+
+
+async def test_a_secret_in_an_error_is_neither_published_nor_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "canary-token")
+
+    def fail(_: Event) -> None:
+        raise ConnectionError("http://joe:canary-word@h:77/ refused canary-token")
+
+    async with Bus() as bus:
+        failures: list[SubscriberFailed] = []
+        bus.subscribe(SubscriberFailed, failures.append)
+        bus.subscribe(Event, fail, on_error="log", skip=Fact)
+        await bus.publish(AfterTrainEpoch())
+    assert failures[0].error == "ConnectionError: http://***@h:77/ refused ***"
+    assert failures[0].traceback.endswith("ConnectionError: http://***@h:77/ refused ***\n")
+    assert "http://***@h:77/ refused ***" in caplog.text
+    assert "canary" not in failures[0].traceback + caplog.text

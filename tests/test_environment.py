@@ -6,8 +6,8 @@ import pydantic
 import pytest
 
 import asyncrunner
+from asyncrunner.redact import Redactor
 from asyncrunner.run_dir.environment import describe_environment
-from asyncrunner.run_dir.redact import Redactor
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
 
@@ -77,7 +77,7 @@ def test_looking_around_does_not_import_torch():
     program = """
 import sys
 from asyncrunner.run_dir.environment import describe_environment
-from asyncrunner.run_dir.redact import Redactor
+from asyncrunner.redact import Redactor
 assert describe_environment(Redactor({})).cuda is None
 assert "torch" not in sys.modules
 """

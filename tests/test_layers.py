@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncrunner"
 EVENTS = Path(__file__).parents[1] / "events" / "asyncrunner_events"
 
 LAYERS = (
-    {"errors", "events", "suggest"},
+    {"errors", "events", "redact", "suggest"},
     {"delivery"},
     {"bus"},
     {
@@ -38,6 +38,7 @@ LAYERS = (
 WITHOUT_TORCH = (
     "errors",
     "events",
+    "redact",
     "suggest",
     "delivery",
     "bus",

@@ -1,6 +1,6 @@
 import pytest
 
-from asyncrunner.run_dir.redact import Redactor, is_secret_variable, sink_urls
+from asyncrunner.redact import Redactor, is_secret_variable, sink_urls
 
 CANARY = "canary-3f9c2d71"
 
@@ -74,6 +74,47 @@ def test_a_variable_is_secret_if_any_part_of_its_name_says_so(name: str):
 
 def test_a_variable_is_not_secret_otherwise():
     assert not is_secret_variable("ASYNCRUNNER_MAX_EPOCHS")
+
+
+@pytest.mark.parametrize("name", ["webhook", "slack_webhook", "webhookUrl", "hook_url", "webhooks"])
+def test_a_webhook_is_a_secret_by_its_name(name: str):
+    url = f"https://h/{CANARY}"
+    assert redactor().data({name: url, "page": url}) == {name: "***", "page": url}
+    assert redactor().arguments([f"--{name}", url, f"--{name}={url}"]) == [
+        f"--{name}",
+        "***",
+        f"--{name}=***",
+    ]
+
+
+def test_a_switch_about_webhooks_hides_nothing():
+    argv = ["--allow-private-webhooks", "train.py"]
+    assert redactor().arguments(argv) == argv
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.slack.com/services/",
+        "https://discord.com/api/webhooks/",
+        "https://acme.webhook.office.com/webhookb2/",
+        "https://chat.googleapis.com/v1/spaces/",
+        "https://api.telegram.org/bot",
+        "https://me:word@hooks.slack.com/services/",
+    ],
+)
+def test_the_path_of_a_known_webhook_is_masked_wherever_it_stands(url: str):
+    text = f"POST '{url}{CANARY}/B/X', then wait"
+    safe = redactor().text(text)
+    assert CANARY not in safe
+    assert safe.endswith("/***', then wait")
+
+
+def test_numbers_are_secret_where_only_a_secret_can_stand():
+    config = {"password": 1234, "db_passwd": 1.5, "secret": 7, "pin": 99}
+    assert redactor().data(config) == dict.fromkeys(config, "***")
+    others = {"pin_memory": 1, "key": 3, "use_password": True, "max_tokens": 5, "pin": None}
+    assert redactor().data(others) == others
 
 
 def test_of_sinks_the_passwords_and_of_webhooks_the_paths_are_secret():

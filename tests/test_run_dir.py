@@ -286,6 +286,14 @@ def test_a_file_that_cannot_be_replaced_is_untouched_and_nothing_is_left_beside_
     assert os.listdir(tmp_path) == ["run.json"]
 
 
+def test_a_command_line_that_is_no_text_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["train.py", os.fsdecode(b"--data=\xff")])
+    with RunDir.open(tmp_path, name="digits"):
+        assert record_in(tmp_path).attempts[0].argv == ["train.py", r"--data=\udcff"]
+
+
 def test_secret_fields_of_a_model_are_masked(tmp_path: Path):
     with RunDir.open(tmp_path, name="digits", config={"field": SecretStr(CANARY)}):
         assert CANARY not in everything_in(tmp_path)

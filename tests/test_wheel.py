@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from zipfile import ZipFile
 
 import pytest
@@ -30,14 +32,29 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
     return ZipFile(path)
 
 
+def files_of(package: Path) -> list[Path]:
+    """Return the files that git knows; without git, those that are not of a kind it ignores."""
+    git = which("git")
+    if git is not None:
+        command = [git, "-C", str(package), "ls-files", "-z"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        known = [package / name for name in done.stdout.split("\0") if name]
+        if known:
+            return [path for path in known if path.is_file()]  # one may be deleted just now
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    return [
+        path
+        for path in package.rglob("*")
+        if path.is_file()
+        and path.suffix != ".pyc"
+        and not any(fnmatch(part, one) for part in path.relative_to(ROOT).parts for one in ignored)
+    ]
+
+
 def test_everything_of_both_packages_is_in_it(wheel: ZipFile):
     names = set(wheel.namelist())
     for package in (ROOT / "asyncrunner", ROOT / "events" / "asyncrunner_events"):
-        files = [
-            path.relative_to(package.parent).as_posix()
-            for path in package.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
-        ]
+        files = [path.relative_to(package.parent).as_posix() for path in files_of(package)]
         assert len(files) > 20
         assert set(files) <= names
 

@@ -26,7 +26,7 @@ def metrics(
     json: Annotated[bool, typer.Option("--json", help="As JSON, for a program.")] = False,
 ) -> None:
     """Show of each metric the last value, a smoothed one, the least and the greatest."""
-    from asyncrunner_events import MetricsReady, open_run
+    from asyncrunner_events import BeforeTrain, MetricsReady, open_run
 
     from ..run_dir.trend import trends_of
 
@@ -34,7 +34,7 @@ def metrics(
         raise ConfigurationError(f"--smooth must be at least 1, got {smooth}")
     path = find_run(run)
     try:
-        found = trends_of(open_run(path).events(MetricsReady))
+        found = trends_of(open_run(path).events(BeforeTrain, MetricsReady))
     except (OSError, ValueError) as error:
         raise RunDirError(f"the metrics of {path} cannot be read: {error}") from error
     trends = _chosen(found, names or [])

@@ -198,7 +198,7 @@ def _echo_notes(outcome: "Outcome") -> None:
 
 
 def _echo_resume(run: "RunView") -> None:
-    from ..run_dir.redact import MASK
+    from ..redact import MASK
 
     if run.outcome.state == "running" or not run.attempts:
         return

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable
 
 from asyncrunner_events import Event, EventsDropped, Fact, SubscriberFailed, SubscriberSlow
 
+from ..redact import error_texts
 from .subscriber import where_defined
 from .subscription import Subscription
 
@@ -62,17 +62,18 @@ def follow_policy(
     if disable:
         subscription.cancel()
     ending = "it is disabled" if disable else "the run goes on"
+    text, lines = error_texts(error)
     # The whole traceback once in a row: one that fails on every event would bury all else.
-    shown = error if subscription.errors_in_a_row == 1 else None
-    logger.error("%s failed, %s; %s: %r", where, place, ending, error, exc_info=shown)
+    shown = f"\n{lines.rstrip()}" if subscription.errors_in_a_row == 1 else ""
+    logger.error("%s failed, %s; %s: %s%s", where, place, ending, text, shown)
     if not isinstance(event, _REPORTS):  # a failing subscriber of reports is not reported
         report(
             SubscriberFailed(
                 subscriber=subscription.name,
                 event_kind=event.kind,
                 event_seq=event.seq,
-                error=f"{type(error).__name__}: {error}",
-                traceback="".join(traceback.format_exception(error)),
+                error=text,
+                traceback=lines,
                 disabled=disable,
             )
         )

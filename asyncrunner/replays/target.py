@@ -118,4 +118,5 @@ def _started(folder: Path) -> Started:
         first = str(error).splitlines()[0]
         raise RunDirError(f"{folder / RECORD} is not a run's record: {first}") from error
     config = record.attempts[-1].config if record.attempts else {}
-    return Started(id=record.run, name=folder.resolve().name, path=None, config=config)
+    name = folder.resolve().name
+    return Started(id=record.run, name=name, path=None, config=config, pictures_in=folder)

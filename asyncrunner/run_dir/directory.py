@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
-from pydantic_core import from_json, to_json
 
 from ..errors import RunDirError
+from ..redact import Redactor
 from .environment import Environment, Git, describe_environment
 from .files import write_atomically
 from .lock import LOCK, acquire
-from .redact import Redactor
+from .plain import plain_config
 
-__all__ = ["Attempt", "RunDir", "RunRecord", "plain_config"]
+__all__ = ["Attempt", "RunDir", "RunRecord"]
 
 
 class Attempt(BaseModel):
@@ -211,12 +211,6 @@ def _attempt(
         software={"python": environment.python, **versions},
         config=plain_config(config, redactor),
     )
-
-
-def plain_config(config: Mapping[str, Any], redactor: Redactor | None = None) -> dict[str, Any]:
-    """Return what a run was given as data that JSON can hold, secrets masked."""
-    plain = from_json(to_json(dict(config), fallback=repr, inf_nan_mode="strings"))
-    return (redactor or Redactor(os.environ)).data(plain)
 
 
 def _write(path: Path, content: BaseModel) -> None:

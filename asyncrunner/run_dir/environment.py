@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from .. import __version__
-from .redact import Redactor, is_secret_variable, sink_urls
+from ..redact import Redactor, is_secret_variable, sink_urls
+from .plain import plain_text
 
 __all__ = ["Cuda", "Environment", "Git", "describe_environment"]
 
@@ -83,18 +84,18 @@ def describe_environment(
     script = Path(argv[0]) if argv else Path()
     return Environment(
         python=platform.python_version(),
-        executable=sys.executable,
+        executable=plain_text(sys.executable),
         platform=platform.platform(),
         host=platform.node(),
         cpu_count=os.cpu_count(),
         usable_cpu_count=len(os.sched_getaffinity(0)),
-        argv=redactor.arguments(argv),
-        cwd=os.getcwd(),
+        argv=[plain_text(word) for word in redactor.arguments(argv)],
+        cwd=plain_text(os.getcwd()),
         seed=seed,
         git=_git(script.resolve().parent if script.is_file() else Path.cwd()),
         cuda=_cuda(),
         variables={
-            name: redactor.text(sink_urls(value) if name == _SINKS else value)
+            name: plain_text(redactor.text(sink_urls(value) if name == _SINKS else value))
             for name, value in sorted(environ.items())
             if name.startswith(_VARIABLES) and not is_secret_variable(name)
         },

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from asyncrunner_events import MetricsReady
+from asyncrunner_events import BeforeTrain, MetricsReady
 
 __all__ = ["Entry", "Trend", "trends_of"]
 
@@ -49,11 +49,33 @@ class Trend:
         return [entry for entry in self.entries if not math.isnan(entry.value)]
 
 
-def trends_of(events: Iterable[MetricsReady]) -> dict[str, Trend]:
-    """Return the trend of each metric by its name, and of each learning rate as `lr/name`."""
-    found: dict[str, dict[int, Entry]] = {}
+def trends_of(events: Iterable[MetricsReady | BeforeTrain]) -> dict[str, Trend]:
+    """Return the trend of each metric by its name, and of each learning rate as `lr/name`.
+
+    What comes after the iteration that a training goes on from is not a part of it.
+    """
+    found: dict[str, dict[int, _Known]] = {}
     for event in events:
+        if isinstance(event, BeforeTrain):
+            found = {name: _until(event.iter, by) for name, by in found.items()}
+            continue
+        completed = event.iter + (event.stage in (None, "train"))
         rates = {f"lr/{name}": rate for name, rate in event.lr.items()}
         for name, value in {**event.metrics, **rates}.items():
-            found.setdefault(name, {})[event.iter] = Entry(value, event.iter)
-    return {name: Trend([by[key] for key in sorted(by)]) for name, by in found.items()}
+            known = _Known(Entry(value, event.iter), completed)
+            found.setdefault(name, {})[event.iter] = known
+    trends = {name: [by[key].entry for key in sorted(by)] for name, by in found.items()}
+    return {name: Trend(entries) for name, entries in trends.items() if entries}
+
+
+class _Known(NamedTuple):
+    entry: Entry
+    completed: int
+    """Iterations completed when it was measured."""
+
+
+def _until(iteration: int, by: dict[int, _Known]) -> dict[int, _Known]:
+    """Return what the training that goes on from here has; one that begins anew has nothing."""
+    if iteration == 0:
+        return {}
+    return {key: known for key, known in by.items() if known.completed <= iteration}

@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from ..run_dir.redact import MASK, Redactor, sink_urls
+from ..redact import MASK, Redactor, sink_urls
 
 __all__ = ["SinkURL"]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from asyncrunner_events import AfterValIter, Event, ImageSaved
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Images"]
 
-_owners: "WeakKeyDictionary[Bus, dict[Path, Images]]" = WeakKeyDictionary()
+# Weakly both ways: an Images knows its run, and that the bus, which would live for ever.
+_owners: "WeakKeyDictionary[Bus, dict[Path, ref[Images]]]" = WeakKeyDictionary()
 
 
 class Images:
@@ -44,7 +45,8 @@ class Images:
         queue: So many events, with their snapshots, wait at most.
         folder: Where to write, in place of the run directory's.
 
-    Two that write the same series are an error of the second one.
+    Two that write the same series are an error of the second one, when it first draws: it is
+    reported as `SubscriberFailed`, and the first goes on.
 
     Raises:
         ConfigurationError: If a tag is no name for files.
@@ -123,12 +125,12 @@ class Images:
     def _own(self, folder: Path) -> Path:
         """Return the folder of a series, which is this object's as long as it is subscribed."""
         owners = _owners.setdefault(self._run.bus, {})
-        owner = owners.setdefault(folder, self)
-        if owner is not self and owner._subscription.active:
+        owner = owners.setdefault(folder, ref(self))()
+        if owner is not None and owner is not self and owner._subscription.active:
             raise ConfigurationError(
                 f"two Images write to {folder}: give one of them another tag=, or its pictures names"
             )
-        owners[folder] = self
+        owners[folder] = ref(self)
         return folder
 
     def _where(self) -> Path:

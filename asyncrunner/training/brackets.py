@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from asyncrunner_events import Event, RunFailed, RunInterrupted, Stage
+
+from ..redact import error_texts
 
 if TYPE_CHECKING:
     from .state import RunState
@@ -79,8 +80,8 @@ async def _report(state: "RunState", error: BaseException) -> None:
     if isinstance(error, _INTERRUPTIONS):
         event = RunInterrupted(reason=f"{name}: {error}" if str(error) else name)
     else:
-        lines = traceback.format_exception(error)
-        event = RunFailed(error=f"{name}: {error}", traceback="".join(lines))
+        text, lines = error_texts(error)
+        event = RunFailed(error=text, traceback=lines)
     await _publish_despite(state, error, event)
 
 

@@ -20,6 +20,7 @@ from asyncrunner_events import (
 
 from .kept import START, Kept
 from .records import Marks, Numbers
+from .sources import TAKEN
 from .writer import PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["Feed", "Started"]
@@ -37,6 +38,8 @@ class Started:
     """Its directory."""
     config: dict[str, Any]
     """What it was given, as plain data."""
+    pictures_in: Path | None = None
+    """The run directory with its pictures, if `path` is another one."""
 
 
 @dataclass
@@ -65,8 +68,22 @@ class Feed:
     _ending: Status | None = None
     _is_over: bool = False
 
+    @property
+    def takes(self) -> tuple[type[Event], ...]:
+        """What of `TAKEN` says something to this writer."""
+        left_out: set[type[Event]] = set()
+        if not self.writer.takes_histograms:
+            left_out.add(HistogramsReady)
+        if not self.writer.takes_pictures:
+            left_out.add(ImageSaved)
+        return tuple(event_type for event_type in TAKEN if event_type not in left_out)
+
     def open(self) -> None:
-        """Open the writer; the source must then go on after `read_after`."""
+        """Open the writer; the source must then go on after `read_after`.
+
+        Raises:
+            ValueError: If the writer says that it has less than nothing.
+        """
         kept = self.kept
         again = f"-{kept.beginnings}" if kept.beginnings else ""
         run = Run(
@@ -79,8 +96,15 @@ class Feed:
         )
         self.is_open = True
         has = self.writer.open(run)
+        if has is not None and has < 0:
+            kind = type(self.writer).__name__
+            raise ValueError(f"{kind}.open must return None or how many records it has, got {has}")
         self._uncounted = None
-        if has is not None and has < kept.count:
+        # Kept by a version that did not count: what it has is what was taken.
+        is_old = kept.count == 0 and kept.taken > kept.began
+        if has and is_old:
+            self.kept = kept.model_copy(update={"count": has})
+        elif has is not None and (has < kept.count or is_old):
             self._uncounted = kept.model_copy(update={"count": has})
             self.kept = Kept(after=kept.began, began=kept.began, beginnings=kept.beginnings)
         self._go_on_after_taken()
@@ -110,12 +134,11 @@ class Feed:
     def take(self, events: Sequence[Event]) -> None:
         """Give the writer what these events hold for it."""
         self._uncounted = None
+        takes = self.takes
         batch: list[Record] = []
         for event in events:
             match event:
-                case HistogramsReady() if not self.writer.takes_histograms:
-                    pass
-                case ImageSaved() if not self.writer.takes_pictures:
+                case _ if not isinstance(event, takes):
                     pass
                 case _ if isinstance(event, Numbers):
                     if not self._has(event) and (record := self._marks.pass_on(event)) is not None:
@@ -128,6 +151,10 @@ class Feed:
                     self._see(event)
         self._write(batch)
 
+    def settle(self, place: Position) -> None:
+        """Ask for nothing again of what stands up to this place, all of which was taken."""
+        self._move(place, self._marks.highest + 1, max(self.kept.taken, place))
+
     def close(self) -> None:
         """Close the writer, if it is open, with what is known of the run's end."""
         if self.is_open:
@@ -139,10 +166,13 @@ class Feed:
 
     def _found(self, record: Record) -> Record:
         """Return it with the picture's present place: run directories are moved."""
-        if not isinstance(record, PictureRecord) or self.run.path is None or record.path.exists():
+        folder = self.run.pictures_in or self.run.path
+        if not isinstance(record, PictureRecord) or folder is None:
             return record
+        # The old place may be there still, with what another run draws now.
         _, _, place = record.path.as_posix().rpartition("/images/")
-        return replace(record, path=self.run.path / "images" / place)
+        present = folder / "images" / place
+        return replace(record, path=present) if present.exists() else record
 
     def _see(self, event: Event) -> None:
         match event:

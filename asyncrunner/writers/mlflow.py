@@ -1,8 +1,9 @@
 """MLflow: a tracking server, or a database file of one's own."""
 
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,12 @@ from .writer import PictureRecord, Record, Run, Status, Writer
 
 __all__ = ["MLflow"]
 
+logger = logging.getLogger("asyncrunner")
+
 RUN_TAG = "asyncrunner.run"
 """The tag that holds the run's own id; MLflow's ids are its own."""
+BEGUN_TAG = "asyncrunner.begun"
+"""The tag of a run that has its parameters: one without it was cut off while it was made."""
 
 _STATUS: Mapping[Status, str] = {
     "finished": "FINISHED",
@@ -74,16 +79,15 @@ class MLflow(Writer):
         if found:
             self._run_id = found[0].info.run_id
             self._client.update_run(self._run_id, status="RUNNING")
-            return None
-        tags = {RUN_TAG: run.id}
-        made = self._client.create_run(experiment_id, run_name=run.name, tags=tags)
-        self._run_id = made.info.run_id
-        params = (
-            self._entities.Param(_allowed(name), str(value)[:_LONGEST_PARAM])
-            for name, value in flat(run.config).items()
-        )
-        while some := list(islice(params, _MOST_PARAMS)):
-            self._client.log_batch(self._run_id, params=some)
+            if BEGUN_TAG in found[0].data.tags:
+                return None
+            there = set(found[0].data.params)
+        else:
+            tags = {RUN_TAG: run.id}
+            made = self._client.create_run(experiment_id, run_name=run.name, tags=tags)
+            self._run_id, there = made.info.run_id, set[str]()
+        self._log_params(run.config, there)
+        self._client.set_tag(self._run_id, BEGUN_TAG, "True")
         return 0
 
     def write(self, records: Sequence[Record]) -> None:
@@ -101,9 +105,22 @@ class MLflow(Writer):
             run_id, self._run_id = self._run_id, ""
             self._client.set_terminated(run_id, _STATUS[status])
 
+    def _log_params(self, config: Mapping[str, Any], there: Collection[str]) -> None:
+        """Log what the run was given, but for what is there: MLflow lets no parameter change."""
+        named = {_allowed(name): value for name, value in flat(config).items()}
+        params = (
+            self._entities.Param(name, str(value)[:_LONGEST_PARAM])
+            for name, value in named.items()
+            if name not in there
+        )
+        while some := list(islice(params, _MOST_PARAMS)):
+            self._client.log_batch(self._run_id, params=some)
+
     def _log_picture(self, record: PictureRecord) -> None:
         """Store what `mlflow.log_image` would, but under a name that is the same the next time."""
         if (png := record.png()) is None:
+            return
+        if (preview := self._preview(record, png)) is None:
             return
         key = _allowed(record.name.removeprefix("images/")).replace("/", "~").replace(":", "_")
         place = uuid5(NAMESPACE_OID, f"{self._run_id}/{record.attempt}/{record.seq}")
@@ -111,11 +128,21 @@ class MLflow(Writer):
         name = f"{key}+step+{record.global_iter}+timestamp+{time_ms}+{place}"
         with TemporaryDirectory() as folder:
             (Path(folder) / f"{name}.png").write_bytes(png)
-            with library("PIL.Image", extra="mlflow").open(BytesIO(png)) as image:
-                image.thumbnail((_PREVIEW, _PREVIEW))
-                image.save(Path(folder) / f"{name}+compressed.webp")
+            (Path(folder) / f"{name}+compressed.webp").write_bytes(preview)
             self._client.log_artifacts(self._run_id, folder, "images")
         self._client.set_tag(self._run_id, "mlflow.loggedImages", "True")
+
+    def _preview(self, record: PictureRecord, png: bytes) -> bytes | None:
+        """Return a small picture, or None, and say so, if the file is damaged."""
+        preview = BytesIO()
+        try:
+            with library("PIL.Image", extra="mlflow").open(BytesIO(png)) as image:
+                image.thumbnail((_PREVIEW, _PREVIEW))
+                image.save(preview, "webp")
+        except (OSError, SyntaxError, ValueError) as error:
+            logger.warning("the picture %s is left out by MLflow: %s", record.path, error)
+            return None
+        return preview.getvalue()
 
     def _metrics(self, records: Iterable[Record]) -> Iterator[Any]:
         for record in records:

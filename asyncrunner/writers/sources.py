@@ -28,7 +28,7 @@ from asyncrunner_events import (
 
 from .kept import START
 
-__all__ = ["TAKEN", "JournalSource", "LiveSource", "Source", "event_for_writers"]
+__all__ = ["TAKEN", "JournalSource", "LiveSource", "Source", "event_for_writers", "place_of"]
 
 TAKEN: tuple[type[Event], ...] = (
     AfterRun,
@@ -76,8 +76,12 @@ class Source(Protocol):
         """Go on after the event at this place."""
         ...
 
-    def forget(self, place: Position) -> None:
-        """Let go of what stands up to this place: it will not be asked for again."""
+    def forget(self, place: Position) -> bool:
+        """Let go of what stands up to this place: it will not be asked for again.
+
+        Returns:
+            Whether there is room enough now for what is to come.
+        """
         ...
 
     def close(self) -> None:
@@ -118,8 +122,9 @@ class JournalSource:
         self._cursor.close()
         self._cursor = Cursor(self._folder, None if place == START else place)
 
-    def forget(self, place: Position) -> None:
+    def forget(self, place: Position) -> bool:
         """Do nothing: the journal keeps everything."""
+        return True
 
     def close(self) -> None:
         """Close the file."""
@@ -131,12 +136,15 @@ class LiveSource:
 
     So it is the subscription's inbox that runs full, and the bus that counts and announces what
     is dropped.
+
+    Args:
+        begins_after: What stands up to there was put into another one, and is not there any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begins_after: Position = START) -> None:
         self.is_cut = False
         self._held: deque[Event] = deque()
-        self._forgotten = START
+        self._forgotten = begins_after
         self._read = 0
         self._is_open = True
         self._changed = Condition()
@@ -173,16 +181,17 @@ class LiveSource:
     def back_to(self, place: Position) -> None:
         """Go on after the event at this place, as far as what follows is still held."""
         with self._changed:
-            self._read = sum(_place(event) <= place for event in self._held)
+            self._read = sum(place_of(event) <= place for event in self._held)
             self.is_cut = place < self._forgotten
 
-    def forget(self, place: Position) -> None:
-        """Make room."""
+    def forget(self, place: Position) -> bool:
+        """Make room, and return whether what was read leaves half of it."""
         with self._changed:
-            while self._held and self._read and _place(self._held[0]) <= place:
-                self._forgotten = _place(self._held.popleft())
+            while self._held and self._read and place_of(self._held[0]) <= place:
+                self._forgotten = place_of(self._held.popleft())
                 self._read -= 1
             self._changed.notify_all()
+            return self._read <= MOST_WAITING // 2
 
     def close(self) -> None:
         """Take nothing more, and let nobody wait."""
@@ -191,7 +200,8 @@ class LiveSource:
             self._changed.notify_all()
 
 
-def _place(event: Event) -> Position:
+def place_of(event: Event) -> Position:
+    """Return where the event stands."""
     return Position(event.attempt, event.seq)
 
 

@@ -22,7 +22,8 @@ class Trackio(Writer):
     """Logs to a trackio run with the run's own name: `trackio show` shows it.
 
     trackio cannot forget, so iterations that it has and that are trained again are left out.
-    A server notes when it was sent a record, and not when that was made. What is sent to a Space
+    A server notes when it was sent a record, and not when that was made; nor does it say what it
+    has, so one whose data are gone is not filled again. What is sent to a Space
     goes through trackio's own queue: it keeps what it could not send for the next start, but the
     last half second is lost if the process is killed.
 

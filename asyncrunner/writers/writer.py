@@ -13,6 +13,10 @@ logger = logging.getLogger("asyncrunner")
 
 __all__ = ["HistogramRecord", "PictureRecord", "Record", "Run", "Status", "Writer"]
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = 26
+"""A PNG begins with so many bytes up to the kind of its colors."""
+
 Status = Literal["finished", "stopped", "failed", "interrupted"]
 """How a run ended: `stopped` was asked to, `interrupted` was cut off."""
 
@@ -76,12 +80,19 @@ class PictureRecord(Record):
     """The PNG file."""
 
     def png(self) -> bytes | None:
-        """Return what the file holds, or None, and say so, if it is gone."""
+        """Return what the file holds, or None, and say so, if it is gone or no picture."""
         try:
-            return self.path.read_bytes()
+            png = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             logger.warning("the picture %s is gone: writers leave it out", self.path)
             return None
+        except OSError as error:
+            logger.warning("the picture %s is left out by writers: %s", self.path, error.strerror)
+            return None
+        if not png.startswith(_SIGNATURE) or len(png) < _HEADER:
+            logger.warning("the picture %s is no PNG: writers leave it out", self.path)
+            return None
+        return png
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +133,8 @@ class Writer(ABC):
     it drops it; otherwise only what follows `taken` comes."""
 
     every_s: ClassVar[float] = 1.0
-    """So often it is given what has come since, in seconds; less often if a call costs much, whatever
-    is in it: it competes with training for the GIL."""
+    """So often it is given what has come since, in seconds. A class whose calls cost much, whatever is
+    in them, names more: they compete with training for the GIL."""
 
     def prepare(self, run_dir: Path | None) -> None:  # noqa: B027  # most need nothing
         """Import what is needed; called where the run is started, before anything else.

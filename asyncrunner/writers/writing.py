@@ -14,24 +14,27 @@ At the end of the run the writer has as long as every background subscriber to f
 import asyncio
 import logging
 import time
-import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
-from asyncrunner_events import AfterRun, MetricsReady, SubscriberFailed
+import anyio
+from anyio import to_thread
+
+from asyncrunner_events import AfterRun, MetricsReady, Position, SubscriberFailed
 
 from ..bus import Bus
 from ..delivery.thinned import subscribe_thinned
 from ..errors import BusClosedError
+from ..redact import error_texts
 from .feed import Feed, Started
 from .kept import Kept
-from .sources import TAKEN, JournalSource, LiveSource, Source
+from .sources import JournalSource, LiveSource, Source, place_of
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -53,15 +56,15 @@ _threads: "WeakKeyDictionary[Writer, Thread]" = WeakKeyDictionary()
 _kept: "WeakKeyDictionary[Bus, dict[str, Kept]]" = WeakKeyDictionary()
 
 
-@contextmanager
-def writing(
+@asynccontextmanager
+async def writing(
     bus: Bus,
     writers: Iterable[Writer],
     run: Started,
     *,
     journal: Path | None,
     every: int | str,
-) -> Generator[list["Writing"]]:
+) -> AsyncGenerator[list["Writing"]]:
     """Feed these writers as long as the block lasts, and at its end until they are done.
 
     Args:
@@ -71,7 +74,7 @@ def writing(
         journal: The run's journal, if it has one.
         every: How often training metrics are asked for, without a journal.
     """
-    with ExitStack() as closing:
+    async with AsyncExitStack() as closing:
         at_work: list[Writing] = []
         for writer in writers:
             before = _threads.get(writer)
@@ -82,7 +85,7 @@ def writing(
                 one = _of_live(bus, writer, run, every, closing)
             else:
                 one = _of_journal(bus, writer, run, journal)
-            closing.callback(one.close)
+            closing.push_async_callback(one.close)
             closing.callback(one.attach().cancel)
             at_work.append(one)
         yield at_work
@@ -95,16 +98,16 @@ def _of_journal(bus: Bus, writer: Writer, run: Started, journal: Path) -> "Writi
 
 
 def _of_live(
-    bus: Bus, writer: Writer, run: Started, every: int | str, closing: ExitStack
+    bus: Bus, writer: Writer, run: Started, every: int | str, closing: AsyncExitStack
 ) -> "Writing":
     of_bus = _kept.setdefault(bus, {})
     before = of_bus.get(writer.name, Kept())
     # What an earlier run of this bus wrote is not held any more, and cannot come again.
     kept = before.model_copy(update={"redo_from": max(before.last.values(), default=-1) + 1})
-    source = LiveSource()
+    source = LiveSource(before.taken)
     feed = Feed(writer, run, kept, lambda kept: of_bus.update({writer.name: kept}))
     subscription = subscribe_thinned(
-        bus, TAKEN, source.put, every=every, mode="background", name=f"{writer.name} writer"
+        bus, feed.takes, source.put, every=every, mode="background", name=f"{writer.name} writer"
     )
     closing.callback(subscription.cancel)
     closing.callback(source.close)
@@ -152,14 +155,17 @@ class Writing:
         self._run_is_over.set()
         self._source.wake()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let the writer go; it had its time to finish, unless others took all of it."""
-        thread = _threads[self._feed.writer]
-        if not self._run_is_over.is_set():
-            self.run_is_over()
-            thread.join(_JOIN_S)
-        self._is_given_up.set()
-        thread.join(_JOIN_S)
+        with anyio.CancelScope(shield=True):
+            if not self._run_is_over.is_set():
+                self.run_is_over()
+                await self._join()
+            self._is_given_up.set()
+            await self._join()
+
+    async def _join(self) -> None:
+        await to_thread.run_sync(_threads[self._feed.writer].join, _JOIN_S)
 
     def left(self) -> int:
         """Return how many results it has not taken; to be asked when it is closed."""
@@ -175,9 +181,10 @@ class Writing:
         return count
 
     async def _finish(self, _: AfterRun) -> None:
-        deadline = time.monotonic() + self._bus.drain_s / 2
-        # What they publish is to be written, too; once they are done, nothing tells of it.
-        while _others_work(self._bus) and time.monotonic() < deadline:  # noqa: ASYNC110
+        bus, began = self._bus, time.monotonic()
+        # What they publish is to be written, too; once they are done, nothing tells of it. But
+        # half of the time is the writer's, also if a signal has made that shorter.
+        while _others_work(bus) and time.monotonic() - began < bus.drain_left_s:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         self.run_is_over()
         await asyncio.wrap_future(self._done)
@@ -220,7 +227,7 @@ class Writing:
                 continue
             if events:
                 feed.take(events)
-                source.forget(feed.kept.after)
+                self._forget(place_of(events[-1]))
             if self._failing_since is not None:
                 self._works_again()
             if self._is_given_up.is_set() or (is_over and not events):
@@ -229,25 +236,36 @@ class Writing:
             if not events:
                 source.wait(self._run_is_over, feed.writer.every_s)
 
+    def _forget(self, taken: Position) -> None:
+        """Have the source keep what may be asked for again, unless that fills it."""
+        feed, source = self._feed, self._source
+        if not feed.writer.sends_again:
+            source.forget(taken)
+        elif not source.forget(feed.kept.after):  # many at one iteration, or of an earlier one
+            feed.settle(taken)
+            source.forget(taken)
+
     def _failed(self, error: BaseException) -> None:
         try:
             self._feed.close()
         except BaseException as another:
-            logger.debug("writer %r, closing after an error: %r", self.name, another)
+            text, _ = error_texts(another)
+            logger.debug("writer %r, closing after an error: %s", self.name, text)
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.error("writer %r failed and is tried again: %r", self.name, error)
+            text, _ = error_texts(error)
+            logger.error("writer %r failed and is tried again: %s", self.name, text)
         if not self._is_announced:
             self._is_announced = self._announce(error)
 
     def _announce(self, error: BaseException) -> bool:
-        lines = traceback.format_exception(error)
+        text, lines = error_texts(error)
         fact = SubscriberFailed(
             subscriber=f"{self.name} writer",
             event_kind="metrics_ready",
             event_seq=max(0, self._feed.kept.taken.seq),
-            error=f"{type(error).__name__}: {error}",
-            traceback="".join(lines),
+            error=text,
+            traceback=lines,
             disabled=False,
         )
         try:

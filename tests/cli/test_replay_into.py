@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import anyio
 import pytest
+import torch
 from anyio import from_thread
 from commands import Command
 from journal_lines import some_events, write_run
@@ -21,10 +22,11 @@ from toys import epochs, fit, points, val_step
 
 from asyncrunner import ValLoop
 from asyncrunner.errors import AsyncRunnerError
-from asyncrunner.events import AfterTrainEpoch, MetricsReady
+from asyncrunner.events import AfterTrainEpoch, AfterTrainIter, MetricsReady
 from asyncrunner.replays.files import IntoWriter
 from asyncrunner.replays.part import Part
 from asyncrunner.replays.target import replay_into
+from asyncrunner.subscribers import Images
 from asyncrunner.writers.feed import Started
 from asyncrunner.writers.writer import Record, Writer
 from asyncrunner.writers.writer import Run as WriterRun
@@ -110,6 +112,17 @@ def test_what_is_there_and_is_something_else_is_refused_and_stays(
     assert "--out" in done.err
     assert (run / path).read_text() == "mine\n"
     assert not list(run.glob(".replay*"))
+
+
+def test_a_run_that_was_moved_is_replayed_with_its_pictures(command: Command, tmp_path: Path):
+    images = Images(lambda _: torch.ones(2, 2), on=AfterTrainIter, every=1)
+    fit(epochs(1), run_dir=tmp_path / "run", subscribers=[images]).run()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    into = ("--into", "tensorboard", "--out", str(tmp_path / "out"))
+    done = command("replay", str(tmp_path / "moved"), *into)
+    assert (done.code, done.err) == (0, "")
+    board: Any = EventAccumulator(str(tmp_path / "out/tensorboard")).Reload()
+    assert [one.step for one in board.Images("images/train")] == [1, 2]
 
 
 def test_a_part_of_a_run_is_between_two_positions(command: Command, tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from commands import Command
 from journal_lines import write_run
 
-from asyncrunner_events import Event, MetricsReady
+from asyncrunner_events import BeforeTrain, Event, MetricsReady
 
 
 @pytest.fixture
@@ -62,6 +62,45 @@ def test_iterations_that_were_trained_again_count_once(command: Command, tmp_pat
     )
     line = command("runs", "metrics", str(path), "--smooth", "2").out.splitlines()[1]
     assert line.split()[:4] == ["loss", "2", "7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("goes_on_from", "loss", "accuracy"),
+    [(0, ["1", "5", "5"], None), (2, ["3", "5", "5"], ["2", "0.2", "0.2"])],
+    ids=["anew", "resumed"],
+)
+def test_what_a_training_that_begins_again_has_not_reached_is_left_out(
+    command: Command,
+    tmp_path: Path,
+    goes_on_from: int,
+    loss: list[str],
+    accuracy: list[str] | None,
+):
+    def training(iteration: int, value: float) -> MetricsReady:
+        return MetricsReady(iter=iteration, stage="train", metrics={"loss": value})
+
+    def validation(iteration: int, value: float) -> MetricsReady:
+        metrics = {"val/acc": value}
+        return MetricsReady(iter=iteration, stage="val", dataset="val", metrics=metrics)
+
+    first = [training(n, 9.0 - n) for n in range(4)]
+    run = write_run(
+        tmp_path / "run",
+        [
+            BeforeTrain(),
+            validation(0, 0.1),
+            *first[:2],
+            validation(2, 0.2),
+            *first[2:],
+            validation(4, 0.4),
+            BeforeTrain(iter=goes_on_from),
+            training(goes_on_from, 5.0),
+        ],
+    )
+    out = command("runs", "metrics", str(run), "--smooth", "1").out
+    rows = {line.split()[0]: line.split()[1:4] for line in out.splitlines()[1:]}
+    assert rows.get("loss") == loss
+    assert rows.get("val/acc") == accuracy
 
 
 def test_what_cannot_be_is_said(command: Command, run_dir: str):

@@ -1,6 +1,8 @@
 """Pictures beside training: drawn of what the event held then, in files, with a fact for each."""
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,16 @@ async def test_one_that_is_cancelled_leaves_its_series_to_another(tmp_path: Path
         await runner.val()
     assert list(failed) == []
     assert len(saved) == 3
+
+
+async def test_a_run_that_drew_is_let_go_with_its_runner(tmp_path: Path):
+    runner = tiny_runner(epochs=1, run_dir=tmp_path, subscribers=[Images(inputs)])
+    await runner.train()
+    assert (tmp_path / "images" / "val").exists()
+    bus = weakref.ref(runner.bus)
+    del runner
+    gc.collect()
+    assert bus() is None
 
 
 async def test_without_a_place_it_says_so():

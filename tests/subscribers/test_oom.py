@@ -1,7 +1,7 @@
 """OutOfMemory and the decisions it takes: what is computed, what is lost, and what is published."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -344,7 +344,15 @@ async def test_if_too_many_in_a_row_do_not_fit_the_error_is_raised():
 
 async def test_where_memory_suffices_nothing_is_different():
     guards = OutOfMemory(), OutOfMemory(name="b")
-    await check_they_change_nothing(lambda them: training(train_step, *them), *guards)
+    failures: list[StepFailed] = []
+
+    def make(them: Sequence[Any]) -> Runner:
+        runner = training(train_step, *them)
+        runner.subscribe(StepFailed, failures.append)
+        return runner
+
+    await check_they_change_nothing(make, *guards)
+    assert failures == []
 
 
 @pytest.mark.parametrize(

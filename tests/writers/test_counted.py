@@ -1,15 +1,16 @@
 """A backend that buffers says how many records it has, and is sent what comes after these."""
 
+import json
 from pathlib import Path
 
 import pytest
 from lists import ListWriter
 from shown import of_iter
 from test_writing import WHOLE
-from toys import epochs
+from toys import epochs, seen
 from written import stop_after, trained
 
-from asyncrunner.events import AfterTrainIter
+from asyncrunner.events import AfterTrainIter, SubscriberFailed
 from asyncrunner.subscribers import Images
 from asyncrunner.writers import Record, Run
 from asyncrunner.writers.kept import Kept
@@ -81,3 +82,48 @@ def test_if_the_journal_has_lost_its_beginning_it_goes_on_after_what_was_taken(t
     third = Counting(second.records)
     trained(tmp_path, third, train=epochs(4)).run()
     assert third.places == second.places
+
+
+@pytest.mark.parametrize("has", [1, 8, 9])
+async def test_what_an_earlier_run_of_the_bus_lost_takes_nothing_from_the_next(has: int):
+    writer = Counting([])
+    runner = trained(None, writer)
+    await runner.train()
+    assert writer.places == WHOLE
+    writer.records = writer.records[:has]
+    await runner.val()
+    await runner.val()
+    assert writer.places == [*WHOLE[:has], ("val", 7), ("val", 8)]
+
+
+@pytest.mark.parametrize("has", [3, 9, 0])
+def test_a_position_from_before_there_was_a_count_is_gone_on_from(tmp_path: Path, has: int):
+    first = Counting([])
+    trained(tmp_path, first).run()
+    path = tmp_path / "writers" / "list.json"
+    kept = json.loads(path.read_text())
+    del kept["count"]
+    path.write_text(json.dumps(kept))
+    second = Counting(first.records[:has])
+    trained(tmp_path, second, train=epochs(4)).run()
+    before = WHOLE[:has] if has else WHOLE  # one that has nothing is filled
+    assert second.places == before + LATER
+    third = Counting(second.records)
+    trained(tmp_path, third, train=epochs(5)).run()
+    assert third.places == [*second.places, ("train", 9), ("train", 10), ("val", 10)]
+
+
+def test_less_than_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Old(ListWriter):
+        def open(self, run: Run) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return -1
+
+    monkeypatch.setattr("asyncrunner.writers.writing.LAST_TRIES_S", 0.1)
+    writer = Old()
+    runner = trained(tmp_path, writer)
+    failures = seen(runner, SubscriberFailed)
+    runner.run()
+    assert [one.error for one in failures] == [
+        "ValueError: Old.open must return None or how many records it has, got -1"
+    ]
+    assert writer.records == []

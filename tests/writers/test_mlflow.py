@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 from pathlib import Path
@@ -122,3 +123,19 @@ def test_more_numbers_than_it_takes_at_once_come_in_parts(tmp_path: Path, databa
     trained(tmp_path / "run", MLflow(database), train=epochs(1, step=step), val=None).run()
     (run,) = runs_in(database)
     assert [run.data.metrics[f"train/n{n}"] for n in range(1500)] == list(range(1500))
+
+
+def test_a_run_that_was_cut_off_while_it_was_made_gets_its_parameters_the_next_time(
+    tmp_path: Path, database: str
+):
+    trained(tmp_path / "run", "csv", seed=3).run()
+    name = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
+    client = mlflow.MlflowClient(database)
+    made = client.create_run("0", run_name="run", tags={"asyncrunner.run": name})
+    client.log_param(made.info.run_id, "seed", "3")  # one of two batches
+    for count in (4, 5):
+        trained(tmp_path / "run", MLflow(database), seed=3, train=epochs(count)).run()
+    (run,) = runs_in(database)
+    assert run.data.params["seed"] == "3"
+    assert run.data.params["train.max_epochs"] == "4"
+    assert points_in(database, run) == points_of(results(tmp_path / "run" / "events.jsonl"))

@@ -16,7 +16,12 @@ from toys import epochs, iters, points, seen
 from written import points_of, results, stop_after, trained
 
 from asyncrunner.errors import ConfigurationError
-from asyncrunner.events import AfterTrain, AfterTrainIter, EventsDropped, SubscriberFailed
+from asyncrunner.events import (
+    AfterTrain,
+    AfterTrainIter,
+    EventsDropped,
+    SubscriberFailed,
+)
 from asyncrunner.writers import Record, Status
 
 WHOLE = [
@@ -103,6 +108,22 @@ def test_an_outage_is_announced_once_and_made_up_for_while_training_goes_on(tmp_
     assert not failures[0].disabled
 
 
+def test_a_secret_in_the_error_of_a_writer_is_neither_published_nor_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("asyncrunner.writers.writing.LAST_TRIES_S", 0.1)
+
+    class Refused(ListWriter):
+        def write(self, records: Sequence[Record]) -> None:
+            raise ConnectionError("http://joe:canary-word@h:77/ refused")
+
+    runner = trained(tmp_path, Refused())
+    failures = seen(runner, SubscriberFailed)
+    runner.run()
+    assert [one.error for one in failures] == ["ConnectionError: http://***@h:77/ refused"]
+    assert "canary" not in caplog.text + (tmp_path / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize("call", ["open", "write", "close"])
 def test_a_writer_that_is_down_to_the_end_is_caught_up_by_the_next_start(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -177,6 +198,56 @@ def test_a_writer_too_slow_for_a_run_without_a_journal_has_its_drops_counted(
     x = [record.global_iter for record in writer.records]
     assert x == sorted(set(x))
     assert writer.closed == ["finished"]
+
+
+def test_a_short_drain_that_another_subscriber_takes_leaves_half_of_it_to_the_writer(
+    tmp_path: Path,
+):
+    import asyncio
+
+    closed_in_drain: list[bool] = []
+
+    class Noting(ListWriter):
+        def close(self, status: Status) -> None:
+            closed_in_drain.append(runner.bus.is_open)
+            super().close(status)
+
+    writer = Noting()
+    runner = trained(tmp_path, writer)
+
+    async def hang(_: AfterTrain) -> None:
+        await asyncio.Event().wait()
+
+    runner.subscribe(AfterTrain, hang, mode="background")
+    runner.subscribe(AfterTrain, lambda _: runner.bus.limit_drain(2.0))
+    runner.run()
+    assert closed_in_drain == [True]
+    assert writer.places == WHOLE
+    assert writer.closed == ["finished"]
+
+
+async def test_to_wait_for_a_writer_that_hangs_holds_up_nothing_else(tmp_path: Path):
+    import asyncio
+
+    writer = HangingWriter()
+    runner = trained(tmp_path, writer)
+    runner.bus.drain_s = 0.1
+    runner.subscribe(AfterTrain, lambda event: writer.hangs.wait(60) and None)
+    longest_s = 0.0
+
+    async def look() -> None:
+        nonlocal longest_s
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            if runner.bus.drained is not None:
+                longest_s = max(longest_s, time.monotonic() - before)
+
+    looking = asyncio.create_task(look())
+    await runner.train()
+    looking.cancel()
+    writer.let_go.set()
+    assert 0.0 < longest_s < 0.9
 
 
 def test_a_run_that_goes_on_leaves_out_what_a_writer_that_cannot_forget_has(tmp_path: Path):

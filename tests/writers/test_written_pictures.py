@@ -207,3 +207,41 @@ def test_a_picture_that_is_gone_is_said_and_left_out(
     assert "iter_2.png is gone: writers leave it out" in caplog.text
     shown = in_wandb(tmp_path) if log == "wandb" else in_tensorboard(tmp_path / "tensorboard")
     assert shown == [one for one in DRAWN if one.x != 3]
+
+
+HALF = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x03"
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture, but long enough", HALF])
+def test_a_damaged_picture_is_said_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+):
+    as_drawn(tmp_path, "csv").run()
+    (tmp_path / "images" / "train" / "iter_2.png").write_bytes(content)
+    trained(tmp_path, "tensorboard").run()
+    assert "iter_2.png is no PNG: writers leave it out" in caplog.text
+    assert in_tensorboard(tmp_path / "tensorboard") == [one for one in DRAWN if one.x != 3]
+
+
+def test_what_cannot_be_read_where_a_picture_was_is_said_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    as_drawn(tmp_path, "csv").run()
+    path = tmp_path / "images" / "train" / "iter_2.png"
+    path.unlink()
+    path.mkdir()
+    trained(tmp_path, "tensorboard").run()
+    assert "iter_2.png is left out by writers: Is a directory" in caplog.text
+    assert in_tensorboard(tmp_path / "tensorboard") == [one for one in DRAWN if one.x != 3]
+
+
+def test_mlflow_leaves_out_a_picture_that_ends_too_early(
+    tmp_path: Path, database: str, experiment: MLflow, caplog: pytest.LogCaptureFixture
+):
+    as_drawn(tmp_path / "run", "csv").run()
+    path = tmp_path / "run" / "images" / "train" / "iter_2.png"
+    path.write_bytes(path.read_bytes()[:45])
+    trained(tmp_path / "run", experiment).run()
+    assert "iter_2.png is left out by MLflow" in caplog.text
+    shown = in_mlflow(database, run_of(database), tmp_path)
+    assert shown == [one for one in DRAWN if one.x != 3]

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 READY_S = 60
+MUCH_SLOWER = 20
+"""So many times: a connection's time-out within forty iterations of some milliseconds is more."""
 
 
 class TrackingServer:
@@ -67,6 +69,20 @@ class TrackingServer:
             return True
         except OSError:
             return False
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a writer has noted its position."""
+    deadline = time.monotonic() + READY_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            pytest.fail(f"there is no {path}")
+        time.sleep(0.01)
+
+
+def pace_s(times: Sequence[float], first: int, last: int) -> float:
+    """Return how long an iteration took on average, from one to another."""
+    return (times[last] - times[first]) / (last - first)
 
 
 def free_port() -> int:
