@@ -204,6 +204,7 @@ async def test_a_process_that_does_not_end_is_killed_before_the_grace_time_is_ov
     (run_dir / "run.json").write_text('{"schema_version": 1, "run": "r", "attempts": []}')
     deadline_s = float("inf")
     said: list[str] = []
+    before = psutil.Process().children()  # those of other tests
     async with child.streamed(
         run_dir,
         [f"redis://127.0.0.1:{silent}"],
@@ -212,7 +213,7 @@ async def test_a_process_that_does_not_end_is_killed_before_the_grace_time_is_ov
         hurried=anyio.Event(),
         say=said.append,
     ):
-        [streamer] = psutil.Process().children()
+        [streamer] = set(psutil.Process().children()) - set(before)
         streamer.suspend()
         deadline_s = (begin_s := time.monotonic()) + seconds
     assert time.monotonic() - begin_s < seconds + 1.0
