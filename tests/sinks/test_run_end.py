@@ -51,7 +51,9 @@ def wait_for_the_wait(run: Run) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "nats", "http"])
+@pytest.mark.parametrize(
+    "scheme", ["redis", *(pytest.param(s, marks=pytest.mark.soak) for s in ("nats", "http"))]
+)
 def test_a_run_whose_sink_takes_nothing_ends_in_a_bounded_time_and_says_what_is_left(
     port: int, scheme: str, tmp_path: Path, runs: list[Run]
 ):
