@@ -100,11 +100,7 @@ class Feed:
             kind = type(self.writer).__name__
             raise ValueError(f"{kind}.open must return None or how many records it has, got {has}")
         self._uncounted = None
-        # Kept by a version that did not count: what it has is what was taken.
-        is_old = kept.count == 0 and kept.taken > kept.began
-        if has and is_old:
-            self.kept = kept.model_copy(update={"count": has})
-        elif has is not None and (has < kept.count or is_old):
+        if has is not None and has < kept.count:
             self._uncounted = kept.model_copy(update={"count": has})
             self.kept = Kept(after=kept.began, began=kept.began, beginnings=kept.beginnings)
         self._go_on_after_taken()

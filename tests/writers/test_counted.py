@@ -1,6 +1,5 @@
 """A backend that buffers says how many records it has, and is sent what comes after these."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -94,23 +93,6 @@ async def test_what_an_earlier_run_of_the_bus_lost_takes_nothing_from_the_next(h
     await runner.val()
     await runner.val()
     assert writer.places == [*WHOLE[:has], ("val", 7), ("val", 8)]
-
-
-@pytest.mark.parametrize("has", [3, 9, 0])
-def test_a_position_from_before_there_was_a_count_is_gone_on_from(tmp_path: Path, has: int):
-    first = Counting([])
-    trained(tmp_path, first).run()
-    path = tmp_path / "writers" / "list.json"
-    kept = json.loads(path.read_text())
-    del kept["count"]
-    path.write_text(json.dumps(kept))
-    second = Counting(first.records[:has])
-    trained(tmp_path, second, train=epochs(4)).run()
-    before = WHOLE[:has] if has else WHOLE  # one that has nothing is filled
-    assert second.places == before + LATER
-    third = Counting(second.records)
-    trained(tmp_path, third, train=epochs(5)).run()
-    assert third.places == [*second.places, ("train", 9), ("train", 10), ("val", 10)]
 
 
 def test_less_than_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
