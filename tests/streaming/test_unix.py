@@ -160,6 +160,24 @@ async def test_what_was_deleted_from_a_bounded_journal_is_one_gap(tmp_path: Path
     assert seqs(rest) == list(range(start + 1, 400))
 
 
+async def test_a_damaged_compressed_file_ends_its_readers_streams_and_not_the_server(
+    tmp_path: Path,
+):
+    run, other = Run(tmp_path / "a", segment_bytes=2000), Run(tmp_path / "b")
+    for _ in range(5):
+        run.iterate(20)
+    other.iterate(3)
+    segment = min(run.path.glob("events.*.jsonl.gz"))
+    segment.write_bytes(segment.read_bytes()[: segment.stat().st_size // 2])
+    async with unix_site(tmp_path) as (_, path):
+        async with lines(path, f"run={run.id}") as client:
+            [last] = await client.take(1)
+            assert json.loads(last)["data"] == {"reason": "unreadable"}
+            assert await client.at_end()
+        async with lines(path, f"run={other.id}") as client:
+            assert seqs(await client.take(3)) == [0, 1, 2]
+
+
 async def test_when_the_server_ends_clients_have_what_there_is_and_are_told(tmp_path: Path):
     run = Run(tmp_path / "a")
     run.iterate(3)
